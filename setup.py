@@ -1,0 +1,52 @@
+"""Build file of slidr: `pip install -e .` for reading and scoring, `.[train]` for training, `.[train,test]` for developing."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# Petastorm 0.13.1 runs only with pyarrow 14.0.2, which needs numpy < 2 and pandas < 3; that fixes pyspark 4.0 and delta-spark 4.4.0.
+BASE = [
+    "pyspark>=4.0.1,<4.1",
+    "delta-spark==4.4.0",
+    "pyarrow==14.0.2",
+    "numpy>=1.26,<2",
+    "pandas>=2.2,<3",
+    "mlflow>=3.10,<4",
+    "pydantic>=2.8,<3",
+    "typer>=0.15,<1",
+    "rich>=13.7",
+    "jinja2>=3.1",
+    "PyYAML>=6",
+    "matplotlib>=3.8,<4",
+    "safetensors>=0.5,<1",
+    "tzdata",
+]
+TRAIN = ["petastorm==0.13.1", "torch>=2.4,<3", "cvxpy>=1.6,<1.8", "setuptools<70"]
+TEST = [
+    "chispa>=0.10",
+    "pytest>=8,<10",
+    "hypothesis>=6.100",
+    "duckdb>=1.1",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "ipykernel>=6.29",
+    "ruff==0.17.6",
+    "mypy>=1.15,<3",
+    "types-PyYAML",
+]
+
+setup(
+    name="slidr",
+    version="0.1.0",
+    description="Offline scoring and replay of robotic ad clicks on Spark",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=[*find_packages(include=["slidr", "slidr.*"]), "slidr.conf", "slidr.conf.sources", "slidr.jobs"],
+    package_dir={"slidr": "slidr", "slidr.conf": "conf", "slidr.jobs": "jobs"},
+    package_data={"slidr.conf": ["*.yaml"], "slidr.conf.sources": ["*.yaml"], "slidr": ["**/*.html.j2", "**/*.json"]},
+    install_requires=BASE,
+    extras_require={"train": TRAIN, "test": TEST},
+    entry_points={"console_scripts": ["slidr = slidr.cli:main"]},
+)

@@ -1,0 +1,264 @@
+"""One validated settings model. A YAML file is complete: a missing key, an unknown key or a wrong type is an error.
+
+Units stand beside each key in `conf/local.yaml`, which is the reference.
+"""
+
+import hashlib
+import json
+from datetime import date
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from slidr.errors import ConfigError
+from slidr.features.spec import FeatureSpec
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class LakeConf(Section):
+    root: str
+    catalog: str | None
+
+
+class WorkConf(Section):
+    root: Path
+
+
+class RegistryConf(Section):
+    uri: str
+    artifacts: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+    @field_validator("uri")
+    @classmethod
+    def no_file_store(cls, uri: str) -> str:
+        if not uri.startswith(("sqlite:", "postgresql", "mysql", "http://", "https://", "databricks")):
+            raise ValueError("expected a database or http(s) URI, such as sqlite:///registry.db; MLflow refuses file stores")
+        return uri
+
+
+class SparkConf(Section):
+    master: str
+    driver_memory: str
+    shuffle_partitions: Positive
+    jars: Path
+    settings: dict[str, str]
+
+
+class IngestConf(Section):
+    max_reject_share: Share
+    future_tolerance_minutes: Annotated[int, Field(ge=0)]
+    earliest: date
+    session_gap_minutes: Positive
+
+
+class LabelsConf(Section):
+    attribution_days: Positive
+    delay_days: Positive
+    rfm_days: Positive
+    rfm_high: Annotated[int, Field(ge=3, le=15)]
+    heavy_others: Positive
+    heavy_minutes: Positive
+
+    @model_validator(mode="after")
+    def delay_covers_attribution(self) -> "LabelsConf":
+        if self.delay_days < self.attribution_days:
+            raise ValueError(
+                f"expected delay_days >= attribution_days, found {self.delay_days} < {self.attribution_days}: "
+                "a click would be labelled while its purchase may still come"
+            )
+        return self
+
+
+class WeightsConf(Section):
+    dimensions: list[Literal["hour", "weekday", "logged_in", "label"]]
+    max_weight: Annotated[float, Field(gt=1)]
+    max_sweeps: Positive
+    tolerance: Annotated[float, Field(gt=0)]
+    min_cell: Annotated[int, Field(ge=0)]
+
+
+class TrainingConf(Section):
+    train_days: Positive
+    calibration_days: Positive
+    judging_days: Positive
+    user_shares: tuple[Share, Share, Share]
+    hidden: tuple[Positive, Positive]
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    l2: Annotated[float, Field(ge=0)]
+    row_group_rows: Positive
+    seed: Annotated[int, Field(ge=1)]
+
+    @field_validator("user_shares")
+    @classmethod
+    def shares_sum_to_one(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if abs(sum(shares) - 1) > 1e-9 or min(shares) <= 0:
+            raise ValueError(f"expected three positive shares that sum to 1, found {shares}")
+        return shares
+
+
+class CalibrationConf(Section):
+    slices: list[Literal["device", "login", "marketplace"]]
+    fpr_budget: Share
+    fpr_max: Share
+    min_coverage: Share
+    fit_fpr: Share
+    min_purchases: Positive
+
+
+class GuardrailsConf(Section):
+    density_per: Literal["hour_of_week", "observed_hour"]
+    min_hour_clicks: Positive
+    min_human_density: Share
+    min_purchasing: Positive
+    max_judging_fpr: Share
+    max_judging_ivr: Share
+    min_judging_ivr: Share
+
+
+class ReplayConf(Section):
+    max_changed_share: Share
+    max_money_micros: Positive
+    max_advertiser_micros: Positive
+    max_fpr: Share
+
+
+class MonitoringConf(Section):
+    baseline_days: Positive
+    max_ivr_ratio: Annotated[float, Field(gt=1)]
+    min_ivr_difference: Share
+    min_clicks: Positive
+
+
+class Config(Section):
+    lake: LakeConf
+    work: WorkConf
+    registry: RegistryConf
+    spark: SparkConf
+    marketplaces: dict[str, str]
+    ingest: IngestConf
+    features: dict[str, Any]
+    labels: LabelsConf
+    weights: WeightsConf
+    training: TrainingConf
+    calibration: CalibrationConf
+    guardrails: GuardrailsConf
+    replay: ReplayConf
+    monitoring: MonitoringConf
+    promotion: Literal["auto", "manual"]
+
+    @field_validator("marketplaces")
+    @classmethod
+    def zones_exist(cls, marketplaces: dict[str, str]) -> dict[str, str]:
+        unknown = {m: z for m, z in marketplaces.items() if z not in available_timezones()}
+        if unknown or not marketplaces:
+            raise ValueError(f"expected IANA time zones for at least one marketplace, found {unknown or 'none'}")
+        return marketplaces
+
+    @property
+    def spec(self) -> FeatureSpec:
+        return FeatureSpec.from_dict(self.features)
+
+    @property
+    def config_hash(self) -> str:
+        """First 12 hex digits of the sha256 of everything but where things are kept and how Spark runs."""
+        meaning = self.model_dump(mode="json", exclude={"lake", "work", "registry", "spark"})
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def shipped(name: str) -> Path:
+    """Path of a configuration file that slidr ships, such as `local.yaml` or `sources/canonical.yaml`."""
+    return Path(str(resources.files("slidr.conf").joinpath(name)))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ConfigError where it is missing, not YAML, or not a mapping."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"expected a readable file at {path}: {error.strerror}; check --conf or --source") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"expected a mapping of keys in {path}, found {type(content).__name__}")
+    return content
+
+
+def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
+    """Settings from a YAML file (default: the shipped `local.yaml`), then `key.sub=value` overrides.
+
+    Raises ConfigError that lists every unknown key (with its nearest match), missing key and wrong value.
+    """
+    source = path or default_path()
+    content = read_yaml(source)
+    for override in overrides:
+        _apply(content, override)
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{source} is not a valid configuration:\n{_explain(error, content)}") from error
+    FeatureSpec.from_dict(config.features)
+    return config
+
+
+def default_path() -> Path:
+    local = Path("conf/local.yaml")
+    return local if local.is_file() else shipped("local.yaml")
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise ConfigError(f"expected --set key=value, found {override!r}")
+    *parents, last = key.strip().split(".")
+    target = content
+    for parent in parents:
+        target = target.get(parent) if isinstance(target.get(parent), dict) else {}  # type: ignore[assignment]
+    if last not in target and parents[:2] != ["spark", "settings"]:
+        known = ", ".join(get_close_matches(key, _dotted(content), n=3, cutoff=0.4)) or "none similar"
+        raise ConfigError(f"--set names an unknown key {key!r}; nearest: {known}")
+    target[last] = yaml.safe_load(value)
+
+
+def _dotted(content: dict[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in content.items():
+        keys.append(prefix + key)
+        if isinstance(value, dict):
+            keys += _dotted(value, f"{prefix}{key}.")
+    return keys
+
+
+def _explain(error: ValidationError, content: dict[str, Any]) -> str:
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            section = type_at(problem["loc"][:-1])
+            near = get_close_matches(str(problem["loc"][-1]), section, n=1)
+            lines.append(f"  {where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else ""))
+        else:
+            lines.append(f"  {where}: {problem['msg']}")
+    return "\n".join(lines)
+
+
+def type_at(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the keys that the settings model knows at a location."""
+    model: Any = Config
+    for part in location:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = field.annotation if field else None
+    return list(model.model_fields) if hasattr(model, "model_fields") else []

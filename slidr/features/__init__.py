@@ -1,0 +1,1 @@
+"""Windowed click counters: `spec` says what, `kernel` computes on arrays, `counters` runs it on Spark."""

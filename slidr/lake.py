@@ -1,0 +1,173 @@
+"""Reads and writes the declared tables as Delta. Every write checks the schema and commits once.
+
+`days` arguments are lists of UTC dates; they become literal partition predicates, so that writers of different days
+do not collide and readers prune.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import reduce
+
+from delta.tables import DeltaTable
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from slidr.errors import ConflictError, InputError
+from slidr.tables import TYPES, Table
+
+# Readers other than Spark fail, some in silence, on newer table features: keep to reader version 1.
+PROPERTIES = {
+    "delta.enableDeletionVectors": "false",
+    "delta.checkpointPolicy": "classic",
+    "delta.deletedFileRetentionDuration": "interval 100 days",
+    "delta.logRetentionDuration": "interval 100 days",
+}
+CONFLICTS = ("ConcurrentAppend", "ConcurrentDelete", "ConcurrentWrite", "ConcurrentTransaction", "MetadataChanged", "DELTA_CONCURRENT")
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Where the tables live: a root folder or URI, or a catalog schema."""
+
+    spark: SparkSession
+    root: str
+    catalog: str | None = None
+
+    def path(self, table: Table) -> str:
+        return f"{self.root.rstrip('/')}/{table.name}"
+
+    def _catalog_name(self, table: Table) -> str:
+        return ".".join(f"`{part}`" for part in f"{self.catalog}.{table.name.replace('/', '_')}".split("."))
+
+    def exists(self, table: Table) -> bool:
+        if self.catalog:
+            return self.spark.catalog.tableExists(self._catalog_name(table).replace("`", ""))
+        return DeltaTable.isDeltaTable(self.spark, self.path(table))
+
+    def create(self, table: Table) -> None:
+        """Makes the table where it is missing; leaves it alone where it exists."""
+        if self.exists(table):
+            return
+        builder = DeltaTable.createIfNotExists(self.spark).comment(table.comment).addColumns(table.schema)
+        builder = builder.tableName(self._catalog_name(table)) if self.catalog else builder.location(self.path(table))
+        for key, value in PROPERTIES.items():
+            builder = builder.property(key, value)
+        builder.partitionedBy(*table.partitions).execute()
+
+    def delta(self, table: Table) -> DeltaTable:
+        if not self.exists(table):
+            raise InputError(f"expected the table {table.name} in {self.catalog or self.root}, found none; run `slidr init`")
+        if self.catalog:
+            return DeltaTable.forName(self.spark, self._catalog_name(table))
+        return DeltaTable.forPath(self.spark, self.path(table))
+
+    def read(self, table: Table, days: Sequence[date] | None = None) -> DataFrame:
+        """The declared columns, of the given UTC days. Raises InputError where table and declaration differ."""
+        df = conform(self.delta(table).toDF(), table)
+        return df if days is None else df.where(in_days(F.col(table.day), days))
+
+    def version(self, table: Table) -> int:
+        """Number of the newest commit; -1 where the table does not exist."""
+        if not self.exists(table):
+            return -1
+        return int(self.delta(table).history(1).select("version").collect()[0][0])
+
+    def read_version(self, table: Table, version: int, days: Sequence[date]) -> DataFrame:
+        """The table as of a commit, for runs that pin their input."""
+        reader = self.spark.read.format("delta").option("versionAsOf", version)
+        df = reader.table(self._catalog_name(table)) if self.catalog else reader.load(self.path(table))
+        return conform(df, table).where(in_days(F.col(table.day), days))
+
+    def append(self, df: DataFrame, table: Table, token: str | None = None) -> None:
+        """Appends in one commit. `token` makes it happen once: a second append with it is skipped by Delta."""
+        writer = self._checked(df, table).write.format("delta").mode("append")
+        if token:
+            writer = writer.option("txnAppId", token).option("txnVersion", 0)
+        self._save(writer, table)
+
+    def replace_days(self, df: DataFrame, table: Table, days: Sequence[date], **fixed: str) -> None:
+        """Replaces the partitions of these days (and of the fixed partition values, such as origin) in one commit."""
+        where = f"{table.day} IN ({', '.join(f_date(day) for day in days)})"
+        for name, value in fixed.items():
+            if name not in table.partitions or not re.fullmatch(r"[a-z]+", value):
+                raise InputError(f"expected a partition column and a plain value, found {name}={value!r}")
+            where += f" AND {name} = '{value}'"
+        self._save(self._checked(df, table).write.format("delta").mode("overwrite").option("replaceWhere", where), table)
+
+    def insert_new(self, df: DataFrame, table: Table, days: Sequence[date]) -> int:
+        """Inserts the rows whose key the table lacks and returns how many; makes no commit where there is none.
+
+        `df` must hold each key once, only keys of `days`, and be cheap to read twice (materialised).
+        """
+        existing = self.read(table, days).select(*table.grain)
+        fresh = df.join(existing, on=list(table.grain), how="left_anti")
+        count = fresh.count()
+        if count:
+            self._merge_inserts(self._checked(df, table), table, days)
+        return count
+
+    def _merge_inserts(self, df: DataFrame, table: Table, days: Sequence[date]) -> None:
+        # Literal days in the condition keep writers of other days apart; a racing writer of the same day makes this fail.
+        same_key = reduce(lambda a, b: a & b, [F.col(f"t.{key}") == F.col(f"s.{key}") for key in table.grain])
+        condition = in_days(F.col(f"t.{table.day}"), days) & same_key
+        merge = self.delta(table).alias("t").merge(df.alias("s"), condition)
+        _retell_conflicts(lambda: merge.whenNotMatchedInsertAll().execute(), table)
+
+    def _checked(self, df: DataFrame, table: Table) -> DataFrame:
+        """Declared columns only; a NULL where none is allowed fails the write before its commit."""
+        df = conform(df, table)
+        required = [c.name for c in table.columns if not c.nullable]
+        broken = reduce(lambda a, b: a | b, [F.col(name).isNull() for name in required])
+        names = F.concat_ws(", ", *[F.when(F.col(name).isNull(), F.lit(name)) for name in required])
+        message = F.concat(F.lit(f"table {table.name}: expected no NULL, found NULL in "), names)
+        key = table.columns[0]
+        guarded = F.when(broken, F.raise_error(message).cast(key.type)).otherwise(F.col(key.name))
+        return df.withColumn(key.name, guarded)
+
+    def _save(self, writer, table: Table) -> None:  # type: ignore[no-untyped-def]
+        self.create(table)
+        if self.catalog:
+            _retell_conflicts(lambda: writer.saveAsTable(self._catalog_name(table)), table)
+        else:
+            _retell_conflicts(lambda: writer.save(self.path(table)), table)
+
+
+def conform(df: DataFrame, table: Table) -> DataFrame:
+    """Exactly the declared columns in order. Raises InputError that lists every missing column and wrong type."""
+    found = {field.name: field.dataType for field in df.schema.fields}
+    problems = [f"{c.name} is missing" for c in table.columns if c.name not in found]
+    problems += [
+        f"{c.name}: expected {c.type}, found {found[c.name].simpleString()}"
+        for c in table.columns
+        if c.name in found and found[c.name] != TYPES[c.type]
+    ]
+    if problems:
+        raise InputError(f"table {table.name} does not match its declaration: " + "; ".join(problems))
+    return df.select(*table.names)
+
+
+def days_between(start: date, end: date) -> list[date]:
+    """UTC days of the half-open range [start, end)."""
+    return [start + timedelta(days=offset) for offset in range((end - start).days)]
+
+
+def f_date(day: date) -> str:
+    return f"DATE'{day.isoformat()}'"
+
+
+def in_days(column: Column, days: Iterable[date]) -> Column:
+    """A literal partition predicate."""
+    return column.isin([F.lit(day) for day in days])
+
+
+def _retell_conflicts(write, table: Table) -> None:  # type: ignore[no-untyped-def]
+    try:
+        write()
+    except Exception as error:
+        if any(name in str(error) for name in CONFLICTS):
+            raise ConflictError(
+                f"another writer changed the table {table.name} at the same time; nothing of this commit was written; run the command again"
+            ) from error
+        raise

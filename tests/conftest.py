@@ -1,0 +1,34 @@
+"""One Spark session for all tests: two cores, UTC, few partitions, cheap Delta operations."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from slidr import config, session
+from slidr.lake import Lake
+
+CHEAP = {
+    "spark.sql.ui.retainedExecutions": "1",
+    "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Duser.timezone=UTC",
+    "spark.sql.warehouse.dir": "/nonexistent",
+}
+
+
+@pytest.fixture(scope="session")
+def conf() -> config.Config:
+    return config.load(config.shipped("local.yaml"), ("spark.shuffle_partitions=2", "spark.driver_memory=2g"))
+
+
+@pytest.fixture(scope="session")
+def spark(conf: config.Config) -> Iterator[SparkSession]:
+    settings = conf.spark.model_copy(update={"settings": CHEAP})
+    spark = session.build(settings, app="slidr-tests")
+    yield spark
+    spark.stop()
+
+
+@pytest.fixture
+def lake(spark: SparkSession, tmp_path: Path) -> Lake:
+    return Lake(spark, str(tmp_path / "lake"))
