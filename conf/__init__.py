@@ -1,0 +1,1 @@
+"""Configuration files that slidr ships: one complete YAML per place, and `sources/`."""

@@ -1,0 +1,1 @@
+"""Source files: how foreign files map to tables."""

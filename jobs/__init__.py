@@ -1,0 +1,1 @@
+"""The pipeline: one short spark-submit entry per command."""

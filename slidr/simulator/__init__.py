@@ -1,0 +1,1 @@
+"""Made traffic with known robots and known incidents, at any size, by seed."""

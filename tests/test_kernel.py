@@ -1,0 +1,74 @@
+"""The kernel against every pair of clicks, on random events made of ties, NULLs and window edges."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slidr.features import kernel
+from slidr.features.spec import SECOND, FeatureSpec, micros
+from tests.oracles import naive_features
+
+SPEC = FeatureSpec.from_dict(
+    {
+        "entities": {"ip": ["ip_key"]},
+        "counters": [
+            {"entity": "ip", "measure": "clicks", "windows": ["1m", "1h"]},
+            {"entity": "ip", "measure": "since_prev", "windows": ["1h"]},
+            {"entity": "ip", "measure": "users", "distinct": "user_id", "windows": ["1m", "1h"]},
+        ],
+        "time_of_click": False,
+        "logged_in": False,
+    }
+)
+# Offsets that fall on and around the edges of the windows, so that ties and exact distances are common.
+OFFSETS = [0, 1, micros("1m") - 1, micros("1m"), micros("1m") + 1, micros("1h") - 1, micros("1h"), micros("1h") + 1]
+EVENT = st.tuples(
+    st.sampled_from([None, 1, 2]),
+    st.sampled_from([None, 7, 8, 9]),
+    st.builds(lambda base, offset: base * 30 * SECOND + offset, st.integers(0, 3), st.sampled_from(OFFSETS)),
+    st.sampled_from([0, 1, micros("1m"), micros("1h")]),
+)
+
+
+def run(events: list[tuple], known: str) -> list[dict[str, float | None]]:
+    ip, user, time, delay = zip(*events, strict=True)
+    time = np.array(time, dtype=np.int64)
+    arrival = time + np.array(delay, dtype=np.int64)
+    results = kernel.count(codes(ip), time, list(SPEC.counters), {"user_id": codes(user)}, arrival if known == "then" else None)
+    return [{name: float(r.value[i]) if r.known[i] else None for name, r in results.items()} for i in range(len(events))]
+
+
+def codes(values: tuple) -> kernel.Values:
+    return kernel.Values(np.array([v or 0 for v in values], dtype=np.int64), np.array([v is not None for v in values]))
+
+
+def expected(events: list[tuple], known: str) -> list[dict[str, float | None]]:
+    clicks = [
+        {"click_id": i, "ip_key": ip, "user_id": user, "time": time, "arrival": time + delay}
+        for i, (ip, user, time, delay) in enumerate(events)
+    ]
+    rows = naive_features(clicks, SPEC, known)
+    return [rows[i] for i in range(len(events))]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(EVENT, min_size=1, max_size=40), st.sampled_from(["then", "now"]))
+def test_equals_every_pair_of_clicks(events: list[tuple], known: str) -> None:
+    assert run(events, known) == expected(events, known)
+
+
+def test_keys_that_do_not_fit_one_axis_go_in_blocks(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    random = np.random.default_rng(1)
+    events = [(int(random.integers(1, 20)), int(random.integers(1, 4)), int(t), 0) for t in random.integers(0, micros("1h"), 300)]
+    whole = run(events, "now")
+    monkeypatch.setattr(kernel, "AXIS_LIMIT", 3 * micros("1h"))
+    assert run(events, "now") == whole == expected(events, "now")
+
+
+def test_a_giant_key_costs_what_its_clicks_cost() -> None:
+    rows = 1_000_000
+    time = np.sort(np.random.default_rng(2).integers(0, micros("7d"), rows)).astype(np.int64)
+    one_key = kernel.Values(np.ones(rows, dtype=np.int64), np.ones(rows, dtype=bool))
+    result = kernel.count(one_key, time, list(SPEC.counters), {"user_id": one_key})
+    assert result["ip_clicks_1h"].value[-1] == np.sum((time >= time[-1] - micros("1h")) & (time < time[-1]))
+    assert result["ip_users_1h"].value.max() == 1
