@@ -13,6 +13,7 @@ curves. The budget holds on the calibration clicks; later traffic needs a check 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import cvxpy as cp
 import numpy as np
@@ -150,9 +151,7 @@ def _floor(curve: Curve, min_coverage: float) -> float:
     return float("inf") if threshold is None else curve.at(threshold)["fpr"]
 
 
-def _require_feasible(
-    fitted: Sequence[SliceThreshold], spent: float, *, fpr_budget: float, fpr_max: float, min_coverage: float
-) -> None:
+def _require_feasible(fitted: Sequence[SliceThreshold], spent: float, *, fpr_budget: float, fpr_max: float, min_coverage: float) -> None:
     above = [d for d in fitted if d.floor > fpr_max + COUNT_TOLERANCE]
     if above:
         found = "; ".join(f"{d.slice} needs {'more than any threshold gives' if np.isinf(d.floor) else f'{d.floor:.4f}'}" for d in above)
@@ -167,7 +166,7 @@ def _require_feasible(
         raise GuardrailError(
             f"calibration expected the minimum coverage {min_coverage:g} of every slice to fit into the FPR budget {fpr_budget:g}, "
             f"found that it takes {needed:.4f} ({found}; slices at the global threshold: {spent:.4f}); "
-            f"raise calibration.fpr_budget to {needed:.4f} or lower calibration.min_coverage"
+            f"raise calibration.fpr_budget to {ceil(needed * 1e4) / 1e4:.4f} or lower calibration.min_coverage"
         )
 
 
@@ -183,7 +182,7 @@ def _solve(fitted: Sequence[SliceThreshold], *, budget: float, fpr_max: float) -
         problem.solve(solver=cp.CLARABEL)
     except cp.error.SolverError as error:
         raise GuardrailError(f"calibration expected the solver {SOLVER} to end as optimal, it failed: {error}") from error
-    if problem.status != cp.OPTIMAL:
+    if problem.status != cp.OPTIMAL or f.value is None:
         raise GuardrailError(
             f"calibration expected the solver {SOLVER} to end as optimal, found {problem.status!r} with {len(fitted)} slices; "
             "look at the curves, or set calibration.min_coverage to 0 to find the constraint that is in the way"

@@ -221,13 +221,13 @@ def knee(curve: Curve) -> tuple[float, float, float]:
 
 
 def _curve(rows: pd.DataFrame) -> Curve:
-    invalid, totals = {}, {}
-    for name in COUNTS:
-        in_bin = np.zeros(BINS + 1, dtype=np.int64)
-        np.add.at(in_bin, rows["bin"].to_numpy(dtype=np.int64), rows[name].to_numpy(dtype=np.int64))
-        totals[name] = int(in_bin.sum())
-        invalid[_invalid(name)] = totals[name] - np.cumsum(in_bin)
-    return Curve(**invalid, **totals)
+    bins = rows["bin"].to_numpy(dtype=np.int64)
+    in_bin = {name: np.zeros(BINS + 1, dtype=np.int64) for name in COUNTS}
+    for name, counts in in_bin.items():
+        np.add.at(counts, bins, rows[name].to_numpy(dtype=np.int64))
+    above = {name: counts.sum() - np.cumsum(counts) for name, counts in in_bin.items()}
+    clicks, purchasing, high_rfm, heavy = (int(counts.sum()) for counts in in_bin.values())
+    return Curve(above["clicks"], above["purchasing"], above["high_rfm"], above["heavy"], clicks, purchasing, high_rfm, heavy)
 
 
 def _invalid(count: str) -> str:

@@ -1,0 +1,146 @@
+"""Sample weights by raking: every hour of day, weekday, log-in state and label weighs the same in the loss.
+
+Weights serve the loss only; IVR, FPR, coverage and thresholds are of unweighted clicks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from slidr.errors import GuardrailError, InputError
+from slidr.zones import local_time
+
+CELL = ("hour", "weekday", "logged_in", "label")
+
+
+@dataclass(frozen=True)
+class Raking:
+    """`weights` has one row per cell: hour (0-23) and weekday (Monday = 0) in local time, logged_in, label, clicks, weight.
+
+    `weight` is that of each click of the cell, with mean 1 over clicks. `effective_share` = (sum w)² / (n sum w²) is the
+    share of the clicks that an unweighted sample of the same precision would need. `dropped` are the dimensions with one
+    observed value, which cannot be balanced.
+    """
+
+    weights: pd.DataFrame
+    effective_share: float
+    largest_weight: float
+    sweeps: int
+    dropped: tuple[str, ...]
+
+
+def cell_columns(labelled: DataFrame, *, zones: Mapping[str, str]) -> DataFrame:
+    """`labelled` with one struct column `cell` (hour, weekday, logged_in, label); time is local to the marketplace.
+
+    Needs click_time, marketplace, logged_in, is_human.
+    """
+    local = local_time(F.col("click_time"), F.col("marketplace"), zones)
+    parts = (F.hour(local), F.weekday(local), F.col("logged_in"), F.col("is_human"))
+    return labelled.withColumn("cell", F.struct(*[part.alias(name) for part, name in zip(parts, CELL, strict=True)]))
+
+
+def weight_cells(labelled: DataFrame, *, zones: Mapping[str, str]) -> DataFrame:
+    """One row per cell: hour, weekday, logged_in, label, clicks. At most 24 x 7 x 2 x 2 rows."""
+    return cell_columns(labelled, zones=zones).groupBy("cell").agg(F.count(F.lit(1)).alias("clicks")).select("cell.*", "clicks")
+
+
+def rake(cells: pd.DataFrame, *, dimensions: Sequence[str], max_weight: float, max_sweeps: int, tolerance: float, min_cell: int) -> Raking:
+    """Weights whose sums are equal over the observed values of each dimension (iterative proportional fitting).
+
+    `tolerance` is the largest relative distance of a marginal from its target. Raises GuardrailError where a label x
+    log-in cell has fewer than `min_cell` clicks (its few clicks would carry a quarter of the loss), where a weight ends
+    above `max_weight`, or without convergence.
+    """
+    cells = _checked(cells)
+    used = [name for name in dimensions if cells[name].nunique() > 1]
+    _require_full_cells(cells, used, min_cell)
+    groups = {name: pd.factorize(cells[name], sort=True)[0] for name in used}
+    clicks = cells["clicks"].to_numpy(dtype=np.float64)
+    mass, sweeps = _sweep(clicks, groups, max_sweeps=max_sweeps, tolerance=tolerance)
+    weight = mass / clicks
+    if not weight.max() <= max_weight:  # so that NaN stops too
+        worst = cells.iloc[int(weight.argmax())]
+        raise GuardrailError(
+            f"weights expected at most {max_weight:g} for a click, found {weight.max():.1f} in the cell {_name(worst, CELL)} "
+            f"with {int(worst['clicks'])} clicks; train on more days, shorten weights.dimensions or raise weights.max_weight"
+        )
+    return Raking(
+        weights=cells.assign(weight=weight),
+        effective_share=float(mass.sum() ** 2 / (clicks.sum() * (mass * weight).sum())),
+        largest_weight=float(weight.max()),
+        sweeps=sweeps,
+        dropped=tuple(name for name in dimensions if name not in used),
+    )
+
+
+def with_weights(labelled: DataFrame, raking: Raking, *, zones: Mapping[str, str]) -> DataFrame:
+    """`labelled` with the column `weight` (double, mean 1). A click whose cell was not raked fails the query."""
+    rows = [
+        (int(row.hour), int(row.weekday), bool(row.logged_in), bool(row.label), float(row.weight)) for row in raking.weights.itertuples()
+    ]
+    schema = "cell struct<hour: int, weekday: int, logged_in: boolean, label: boolean>, weight double"
+    # A local frame of at most 672 rows; struct equality compares the four parts.
+    weights = labelled.sparkSession.createDataFrame([(row[:4], row[4]) for row in rows], schema)
+    joined = cell_columns(labelled, zones=zones).join(F.broadcast(weights), on="cell", how="left").drop("cell")
+    absent = F.raise_error(F.lit("a click has no sample weight: weights were made of other clicks; make them again")).cast("double")
+    return joined.withColumn("weight", F.coalesce(F.col("weight"), absent))
+
+
+def _checked(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells that hold clicks, in a fixed order. Raises InputError without any, or where a part of a cell is unknown."""
+    cells = cells[cells["clicks"] > 0]
+    if not len(cells):
+        raise InputError("weights expected labelled clicks, found none; label the training days first")
+    unknown = cells[cells[list(CELL)].isna().any(axis=1)]
+    if len(unknown):
+        raise InputError(
+            f"weights expected a marketplace with a time zone, a log-in state and a label on every click, found "
+            f"{int(unknown['clicks'].sum())} clicks without; compare `marketplaces` in the configuration with the clicks"
+        )
+    return cells.sort_values(list(CELL), ignore_index=True)
+
+
+def _require_full_cells(cells: pd.DataFrame, used: Sequence[str], min_cell: int) -> None:
+    pair = [name for name in ("label", "logged_in") if name in used]
+    if not pair:
+        return
+    found = cells.groupby(pair)["clicks"].sum()
+    combinations = product(*(sorted(cells[name].unique()) for name in pair))
+    counts = [(values, int(found.get(values if len(pair) > 1 else values[0], 0))) for values in combinations]
+    small = [f"{_name(dict(zip(pair, values, strict=True)), pair)}: {clicks} clicks" for values, clicks in counts if clicks < min_cell]
+    if small:
+        raise GuardrailError(
+            f"weights expected at least {min_cell} clicks in every {' x '.join(pair)} cell, found {'; '.join(small)}; "
+            "train on more days, shorten weights.dimensions or lower weights.min_cell"
+        )
+
+
+def _sweep(clicks: np.ndarray, groups: Mapping[str, np.ndarray], *, max_sweeps: int, tolerance: float) -> tuple[np.ndarray, int]:
+    """Mass per cell with equal sums over the values of each dimension, and the sweeps it took."""
+    mass, distance, worst = clicks.copy(), 0.0, ""
+    for sweep in range(max_sweeps + 1):
+        distances = {name: _distance(mass, group) for name, group in groups.items()}
+        worst, distance = max(distances.items(), key=lambda item: item[1], default=("", 0.0))
+        if distance <= tolerance:
+            return mass, sweep
+        for group in groups.values():
+            sums = np.bincount(group, weights=mass)
+            mass = mass * (mass.sum() / sums.size / sums)[group]
+    raise GuardrailError(
+        f"weights expected marginals equal to {tolerance:g} after {max_sweeps} sweeps, found {worst} off by {distance:.3g}; "
+        "some values never occur together: train on more days or shorten weights.dimensions"
+    )
+
+
+def _distance(mass: np.ndarray, group: np.ndarray) -> float:
+    sums = np.bincount(group, weights=mass)
+    return float(np.abs(sums * sums.size / mass.sum() - 1).max())
+
+
+def _name(cell: Mapping[str, object] | pd.Series, parts: Sequence[str]) -> str:
+    return ", ".join(f"{name}={cell[name]}" for name in parts)

@@ -1,0 +1,59 @@
+from datetime import datetime
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from slidr import plots
+from slidr.calibration import calibrate
+from tests.test_calibration import SETTINGS, made, made_slice, three
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures as they were saved, before they are closed."""
+    figures: list[Figure] = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (save(figure, path), figures.append(figure)))
+    return figures
+
+
+def texts(figure: Figure) -> str:
+    legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return "\n".join([*legends, *(axis.get_title() for axis in figure.axes), *(t.get_text() for a in figure.axes for t in a.texts)])
+
+
+def test_curves_show_every_slice_the_chosen_points_and_the_unused_knee(drawn: list[Figure], tmp_path: Path) -> None:
+    slices = three() | made(quiet=made_slice(robots=0.5, sharpness=3, size=500, purchases=0))
+    result = calibrate(slices, **SETTINGS)
+    plots.plot_curves(slices, result, tmp_path / "new" / "curves.png")
+    assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    shown = texts(drawn[0])
+    for part in (
+        "knee (not used)",
+        f"global threshold {result.default_threshold:.4f}",
+        "chosen threshold",
+        "desktop\n30,000 clicks",
+        "nobody purchased",
+    ):
+        assert part in shown
+    assert all(f"{result.thresholds[name]:.4f}" in shown for name in ("desktop", "mobile", "tablet"))
+    assert plt.get_fignums() == []
+
+
+def test_many_slices_are_cut_and_said_so(drawn: list[Figure], tmp_path: Path) -> None:
+    slices = made(**{f"s{i:02d}": made_slice(robots=0.3, sharpness=4, size=1000 + i, purchases=60) for i in range(14)})
+    plots.plot_curves(slices, calibrate(slices, **SETTINGS), tmp_path / "curves.png")
+    assert len(drawn[0].axes) == plots.MOST_PANELS + 1
+    assert drawn[0].get_suptitle().endswith("3 smaller slices not drawn")
+
+
+def test_hours_show_both_views_and_the_incident(drawn: list[Figure], tmp_path: Path) -> None:
+    hours = pd.date_range("2026-01-05", periods=24, freq="h", tz="UTC")
+    table = pd.concat([pd.DataFrame({"hour": hours, "view": view, "ivr": np.full(24, 0.1)}) for view in ("first", "published")])
+    plots.plot_hours(table, tmp_path / "hours.png", shaded=(datetime(2026, 1, 5, 6), datetime(2026, 1, 5, 12)))
+    labels = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert labels == ["incident window", "first decisions", "published, after corrections"]
