@@ -6,40 +6,28 @@ The hash of the manifest names the version; nothing is parsed before its hash wa
 Shapes: B clicks, F features, O outputs of a layer. Scores are float64, 0 to 1, 6 decimals, higher = more robotic.
 """
 
-import hashlib
-import json
 import math
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse_tensors
-from safetensors.numpy import save as dump_tensors
 
-from slidr.errors import ConfigError, InputError, ModelRefusedError
+from slidr.bundle_files import CONTENT, Layer, key_problems, read_files, refuse, write_files
+from slidr.errors import ConfigError, InputError
 from slidr.features.spec import SECOND, TIME_COLUMNS, FeatureSpec
 
 Array = NDArray[np.float64]
-Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
 
-WEIGHTS, CONTENT, MANIFEST = "weights.safetensors", "bundle.json", "MANIFEST.json"
-MAX_BYTES = {WEIGHTS: 64 << 20, CONTENT: 16 << 20, MANIFEST: 64 << 10}
-MAX_HEADER = 1 << 20  # bytes of the safetensors header
 FORMAT = 1
 SMALLEST_STD = 1e-6
 DECIMALS = 6
-PARTS = ("weight", "bias")
+BLOCK = 2048  # clicks computed at a time: bounds memory
 DICTS = ("thresholds", "labels", "table_versions", "config", "libraries", "metrics")
 TYPES: dict[str, type] = {"format": int, "spec": dict, "preparation": dict, "features": list, "slices": list, "default_threshold": float}
-PREPARATION_ITEMS: dict[str, type] = {"names": str, "fill": float, "log": bool, "mean": float, "std": float}
-PREPARATION_TYPES: dict[str, type] = dict.fromkeys(PREPARATION_ITEMS, list)
-BLOCK = 1024  # clicks computed at a time: bounds memory, keeps a layer's values in cache
+PREPARATION_TYPES: dict[str, type] = {"names": str, "fill": float, "log": bool, "mean": float, "std": float}
 
 
 @dataclass(frozen=True)
@@ -154,18 +142,7 @@ def save(bundle: Bundle, folder: str | Path) -> str:
     problems = _problems(bundle)
     if problems:
         raise InputError("the bundle is not consistent: " + "; ".join(problems))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise InputError(f"expected an empty folder for the bundle, found files in {folder}; bundles are never overwritten")
-    tensors = {
-        f"{n}.{part}": np.ascontiguousarray(a) for n, layer in enumerate(bundle.layers) for part, a in zip(PARTS, layer, strict=True)
-    }
-    files = {WEIGHTS: dump_tensors(tensors), CONTENT: _canonical(_to_json(bundle))}
-    files[MANIFEST] = _canonical({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    return hashlib.sha256(files[MANIFEST]).hexdigest()
+    return write_files(Path(folder), bundle.layers, _to_json(bundle))
 
 
 def load(folder: str | Path, expected_sha256: str | None) -> Bundle:
@@ -174,98 +151,33 @@ def load(folder: str | Path, expected_sha256: str | None) -> Bundle:
     None accepts any manifest, for a folder that the caller trusts otherwise. Raises ModelRefusedError for anything
     else than the three expected regular files, wrong hashes, oversized files or headers, and content that does not fit.
     """
-    files = _read_files(Path(folder))
-    found = hashlib.sha256(files[MANIFEST]).hexdigest()
-    if expected_sha256 is not None and found != expected_sha256:
-        _refuse(folder, f"expected a manifest with sha256 {expected_sha256}, found {found}")
-    sums = _parse_json(files[MANIFEST], folder, MANIFEST)
-    actual = {name: hashlib.sha256(files[name]).hexdigest() for name in (WEIGHTS, CONTENT)}
-    if sums != actual:
-        wrong = sorted(name for name in {*sums, *actual} if sums.get(name) != actual.get(name))
-        _refuse(folder, f"expected the sha256 of the manifest, found other bytes or names: {', '.join(map(repr, wrong))}")
-    bundle = _from_json(_parse_json(files[CONTENT], folder, CONTENT), _parse_layers(files[WEIGHTS], folder), folder)
+    found, content, layers = read_files(Path(folder), expected_sha256)
+    bundle = _from_json(content, layers, folder)
     problems = _problems(bundle)
     if problems:
-        _refuse(folder, "; ".join(problems))
+        refuse(folder, "; ".join(problems))
     return replace(bundle, sha256=found)
 
 
-def _refuse(folder: str | Path, why: str) -> NoReturn:
-    raise ModelRefusedError(f"the bundle in {folder} is refused: {why}; fetch the version from the registry again, or use another one")
-
-
-def _read_files(folder: Path) -> dict[str, bytes]:
-    names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
-    if names != sorted(MAX_BYTES):
-        _refuse(folder, f"expected exactly the files {', '.join(sorted(MAX_BYTES))}, found {', '.join(map(repr, names[:10])) or 'none'}")
-    return {name: _read_file(folder, name) for name in names}
-
-
-def _read_file(folder: Path, name: str) -> bytes:
-    # Read once, then hash and parse these bytes: the file can't change in between. O_NONBLOCK: a pipe must not hang the open.
-    try:
-        handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise ModelRefusedError(f"the bundle in {folder} is refused: expected a readable plain file {name}: {error.strerror}") from error
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES[name]:
-            _refuse(folder, f"expected a plain file {name} of at most {MAX_BYTES[name]} bytes, found {status.st_size}")
-        return file.read(MAX_BYTES[name])
-
-
-def _canonical(content: Any) -> bytes:
-    try:
-        return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise InputError(f"expected plain JSON values without NaN in the bundle: {error}") from error
-
-
-def _parse_json(data: bytes, folder: str | Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(data, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        _refuse(folder, f"{name} is not JSON: {error}")
-    if not isinstance(content, dict):
-        _refuse(folder, f"expected an object in {name}, found {type(content).__name__}")
-    return content
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number in JSON")
-
-
-def _parse_layers(data: bytes, folder: str | Path) -> tuple[Layer, ...]:
-    header = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or header > min(MAX_HEADER, len(data) - 8):
-        _refuse(folder, f"expected a safetensors header of at most {MAX_HEADER} bytes in {WEIGHTS}, found {header}")
-    try:
-        tensors = parse_tensors(data)
-    except (SafetensorError, ValueError, KeyError) as error:
-        _refuse(folder, f"{WEIGHTS} is not a safetensors file: {error}")
-    names = {f"{number}.{part}" for number in range(len(tensors) // 2) for part in PARTS}
-    if set(tensors) != names:
-        _refuse(folder, f"expected the tensors {sorted(names)} in {WEIGHTS}, found {sorted(tensors)[:20]}")
-    return tuple((tensors[f"{number}.weight"], tensors[f"{number}.bias"]) for number in range(len(tensors) // 2))
-
-
 def _to_json(bundle: Bundle) -> dict[str, Any]:
-    plain = {name: getattr(bundle, name) for name in (*DICTS, "default_threshold", "features", "slices")}
+    plain = {name: getattr(bundle, name) for name in (*DICTS, "features", "slices")}
+    plain["thresholds"] = {name: float(threshold) for name, threshold in bundle.thresholds.items()}
+    plain["default_threshold"] = float(bundle.default_threshold)
     return {"format": FORMAT, "spec": bundle.spec.to_dict(), "preparation": asdict(bundle.preparation), **plain}
 
 
 def _from_json(content: Mapping[str, Any], layers: tuple[Layer, ...], folder: str | Path) -> Bundle:
-    problems = _key_problems(content, {**TYPES, **dict.fromkeys(DICTS, dict)}, CONTENT)
-    problems = problems or _key_problems(content["preparation"], PREPARATION_TYPES, f"preparation in {CONTENT}")
+    problems = key_problems(content, {**TYPES, **dict.fromkeys(DICTS, dict)}, CONTENT)
+    problems = problems or key_problems(content["preparation"], dict.fromkeys(PREPARATION_TYPES, list), f"preparation in {CONTENT}")
     problems = problems or _item_problems(content)
     if problems:
-        _refuse(folder, "; ".join(problems))
+        refuse(folder, "; ".join(problems))
     if content["format"] != FORMAT:
-        _refuse(folder, f"expected bundle format {FORMAT}, found {content['format']}")
+        refuse(folder, f"expected bundle format {FORMAT}, found {content['format']}")
     try:
         spec = FeatureSpec.from_dict(content["spec"])
     except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:
-        _refuse(folder, str(error))
+        refuse(folder, str(error))
     return Bundle(
         spec=spec,
         features=tuple(content["features"]),
@@ -275,24 +187,6 @@ def _from_json(content: Mapping[str, Any], layers: tuple[Layer, ...], folder: st
         default_threshold=content["default_threshold"],
         **{name: content[name] for name in DICTS},
     )
-
-
-def _key_problems(found: Mapping[str, Any], types: Mapping[str, type], where: str) -> list[str]:
-    problems = [f"{where}: missing key {key!r}" for key in sorted(set(types) - set(found))]
-    problems += [f"{where}: unknown key {key!r}" for key in sorted(set(found) - set(types))]
-    wrong = [key for key in types if key in found and type(found[key]) is not types[key]]
-    return problems + [f"{where}: expected {key} to be {types[key].__name__}, found {type(found[key]).__name__}" for key in wrong]
-
-
-def _item_problems(content: Mapping[str, Any]) -> list[str]:
-    lists = {"features": (content["features"], str), "slices": (content["slices"], str)}
-    lists |= {name: (content["preparation"][name], kind) for name, kind in PREPARATION_ITEMS.items()}
-    lists |= {"thresholds": (list(content["thresholds"].values()), float), "libraries": (list(content["libraries"].values()), str)}
-    return [
-        f"{CONTENT}: expected only {kind.__name__} in {name}"
-        for name, (items, kind) in lists.items()
-        if any(type(i) is not kind for i in items)
-    ]
 
 
 def _problems(bundle: Bundle) -> list[str]:
@@ -320,3 +214,12 @@ def _layer_problems(layers: tuple[Layer, ...], inputs: int) -> list[str]:
             problems.append(f"layer {number}: expected finite weights")
         inputs = len(bias) if bias.ndim == 1 else -1
     return problems
+
+
+def _item_problems(content: Mapping[str, Any]) -> list[str]:
+    items: list[tuple[str, list[Any], type]] = [(name, content["preparation"][name], kind) for name, kind in PREPARATION_TYPES.items()]
+    items += [("features", content["features"], str), ("slices", content["slices"], str)]
+    items += [("thresholds", list(content["thresholds"].values()), float), ("libraries", list(content["libraries"].values()), str)]
+    return [
+        f"{CONTENT}: expected only {kind.__name__} in {name}" for name, values, kind in items if any(type(v) is not kind for v in values)
+    ]
