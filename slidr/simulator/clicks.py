@@ -1,6 +1,7 @@
 """Clicks and orders of one chunk as numpy columns, before they become text; and the shape of visits. No Spark here."""
 
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 
@@ -54,6 +55,7 @@ class Orders:
         return Orders(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
+Columns = TypeVar("Columns", Clicks, Orders)
 FILTERS = ("declared_robot", "datacenter")
 # Parts of a chunk: each draws from a generator of its own, so that an incident changes no other part.
 PEOPLE, ROBOTS, ORDERS, LATE, INCIDENTS, ATTACKS = 0, 1, 16, 20, 21, 150
@@ -68,16 +70,16 @@ def numbers(chunk: int, part: int, count: int) -> np.ndarray:
     return (chunk << 39 | part << 31) + np.arange(count, dtype=np.int64)
 
 
-def concat(parts: list) -> Clicks | Orders:
+def concat(parts: list[Columns]) -> Columns:
     kind = type(parts[0])
     return kind(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(kind)})
 
 
 def lengths_of_visits(rng: np.random.Generator, count: int, hardness: float, stretch: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Clicks of each visit, and the median gap in seconds. Most are short; some compare dozens of offers within minutes."""
-    burst = rng.random(count) < 0.01 + 0.03 * hardness
+    burst = rng.random(count) < 0.006 + 0.018 * hardness
     short = 1 + rng.geometric(1 / (1 + 1.3 * stretch), count) - 1 * (rng.random(count) < 0.45)
-    long = 8 + rng.geometric(1 / (10 + 14 * hardness), count)
+    long = 6 + rng.geometric(1 / (6 + 10 * hardness), count)
     median = np.where(burst, np.exp(rng.normal(np.log(25 - 8 * hardness), 0.5, count)), np.exp(rng.normal(np.log(75), 0.6, count)))
     return np.where(burst, np.minimum(long, 150), short), median
 

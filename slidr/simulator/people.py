@@ -22,8 +22,8 @@ from slidr.simulator.clicks import (
 )
 from slidr.simulator.world import ADVERTISERS, DESKTOP, HISTORY_DAYS, MOBILE, TABLET, World
 
-CLICKS_PER_DAY = 0.45  # of one person
-BUYING_SHARE = 0.034  # of people's clicks, followed by an order
+CLICKS_PER_DAY = 1.1  # of one person
+BUYING_SHARE = 0.031  # of people's clicks, followed by an order
 HISTORY_ORDERS = 0.55  # of one person in 90 days, without an ad click
 
 
@@ -57,7 +57,6 @@ def population(world: World, chunk: int, chunks: int, clicks: int) -> Population
     home = np.repeat(np.arange(count), rng.choice([1, 2, 3, 4], count, p=[0.2, 0.35, 0.27, 0.18]))[:count]
     marketplace = rng.choice(len(world.names), home[-1] + 1, p=world.shares)[home]
     office = _offices(rng, marketplace)
-    person = np.arange(count)
     carriers = marketplace * 4096 + (rng.random(count) * np.ceil(count * world.shares[marketplace] / 90)).astype(np.int64)
     keen = rng.normal(size=count)
     mobile_device = np.where(rng.random(count) < 0.07, TABLET, MOBILE)
@@ -77,9 +76,9 @@ def population(world: World, chunk: int, chunks: int, clicks: int) -> Population
         desktop_agent=world.browsers(rng, np.full(count, DESKTOP)),
         tablet_agent=world.browsers(rng, np.full(count, TABLET)),
         mobile_device=mobile_device,
-        activity=np.exp(0.75 * keen + rng.normal(0, 0.55, count)),
+        activity=np.exp(0.9 * keen + rng.normal(0, 0.7, count)),
         buying=np.exp(0.85 * keen + rng.normal(0, 0.7, count)),
-        user=numbers(chunk, PEOPLE, count)[person],
+        user=numbers(chunk, PEOPLE, count),
     )
 
 

@@ -103,6 +103,11 @@ class Simulation:
     def __post_init__(self) -> None:
         problems = [f"expected {what}, found {found}" for what, found, valid in self._checks() if not valid]
         problems += [problem for incident in self.incidents for problem in incident.problems()]
+        problems = problems or [
+            f"expected incidents from {self.start_time} to {self.end_time}, found {incident}"
+            for incident in self.incidents
+            if incident.start < self.start_time or incident.end > self.end_time
+        ]
         if problems:
             raise UsageError("the simulation is not valid:\n  " + "\n  ".join(problems))
 
@@ -116,7 +121,7 @@ class Simulation:
             ("hardness from 0 to 1", self.hardness, 0 <= self.hardness <= 1),
             ("at least one marketplace", dict(self.marketplaces), bool(self.marketplaces)),
             ("IANA time zones", unknown, not unknown),
-            ("at most 100 incidents", len(self.incidents), len(self.incidents) <= 100),
+            ("at most 50 incidents", len(self.incidents), len(self.incidents) <= 50),
         ]
 
     @property

@@ -5,7 +5,7 @@ Times are integer microseconds since 1970-01-01 UTC. Hours are indices from `HIS
 
 import json
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from importlib import resources
 from zoneinfo import ZoneInfo
@@ -36,12 +36,9 @@ RHYTHMS = {
 }
 
 
-def micros(moment: object) -> int:
-    """Microseconds since 1970 of an aware datetime, exact."""
-    import datetime as dt
-
-    assert isinstance(moment, dt.datetime)
-    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)) // timedelta(microseconds=1)
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970 of a time with an offset, exact."""
+    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
