@@ -214,6 +214,11 @@ def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
     return config
 
 
+def to_yaml(content: dict[str, Any]) -> str:
+    """Settings as a configuration file."""
+    return yaml.safe_dump(content, sort_keys=False)
+
+
 def default_path() -> Path:
     local = Path("conf/local.yaml")
     return local if local.is_file() else shipped("local.yaml")

@@ -1,0 +1,156 @@
+"""The whole story on made traffic: simulate, decide, an incident, roll back, replay. `slidr demo`"""
+
+import shutil
+import sys
+from dataclasses import replace
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slidr import config
+from slidr.errors import UsageError
+from slidr.jobs import features, ingest, init, labels, models, monitor, replay, score, simulate, train
+from slidr.lake import days_between
+from slidr.run import Job, Outcome
+from slidr.simulator.evaluation import judge, read_truth
+from slidr.tables import CURRENT_DECISIONS
+
+Folder = Annotated[Path, typer.Option("--folder", help="Folder of its own; an earlier demo there is replaced.")]
+Clicks = Annotated[int, typer.Option("--clicks", min=100_000, help="How many clicks of four weeks.")]
+MARK = ".slidr-demo"
+FIRST_DAY = date(2026, 3, 1)
+GOOD_MODEL_ON = date(2026, 3, 20)  # version 1 learns from the days that have matured by then, and decides from here on
+OUTAGE = "label_outage:2026-03-15T00:00Z/2026-03-26T00:00Z:hours=6-18,late_days=3"
+BAD_MODEL_ON = date(2026, 3, 28)  # version 2 learns from days with the outage, and decides this one day
+END = date(2026, 3, 29)
+
+
+def demo(job: Job, folder: Folder = Path("slidr-demo"), clicks: Clicks = 400_000) -> Outcome:
+    """Tells the whole story on made traffic in a few minutes: a bad model goes live for a day and its decisions are taken back."""
+    fresh(folder)
+    story = replace_conf(job, folder)
+    sim = str(folder / "traffic")
+    story.say("[bold]1/9 traffic:[/bold] four weeks of clicks, purchases from 90 days before")
+    init.init(story)
+    simulate.simulate(story, sim, clicks=clicks, start=str(FIRST_DAY), seed=7, incident=[OUTAGE])
+    story.say("[bold]2/9 ingest[/bold]")
+    ingest.ingest(story, "canonical_purchases", [f"{sim}/purchases"])
+    ingest.ingest(story, "canonical", [f"{sim}/clicks"])
+    story.say("[bold]3/9 features and labels:[/bold] windowed counters of every click, weak labels of matured days")
+    features.features(story, str(FIRST_DAY), str(END))
+    labels.labels(story, str(FIRST_DAY + timedelta(days=7)), str(END), as_of=str(BAD_MODEL_ON))
+    story.say(f"[bold]4/9 version 1:[/bold] train, calibrate, register, promote, mark stable, as of {GOOD_MODEL_ON}")
+    good = str(train.train_as_of(story, midnight(GOOD_MODEL_ON)).summary["version"])
+    models.promote(story, good, "first model")
+    models.mark_stable(story, good, "by hand, for the demo")
+    score.score(story, str(GOOD_MODEL_ON), str(BAD_MODEL_ON))
+    story.say("[bold]5/9 the incident:[/bold] purchase labels are missing for some hours; guardrails stop the training, somebody forces it")
+    bad = force_bad_model(story)
+    score.score(story, str(BAD_MODEL_ON), str(END))
+    before = harm(story, sim)
+    story.say("[bold]6/9 monitor[/bold]")
+    seen = monitor.monitor(story, str(GOOD_MODEL_ON), str(END))
+    story.say(f"{seen.summary['deviating_hours']} hours of {BAD_MODEL_ON} deviate")
+    story.say("[bold]7/9 roll back[/bold]")
+    models.rollback(story, f"version {bad} invalidates people")
+    story.say("[bold]8/9 replay:[/bold] plan, then apply")
+    planned = replay.plan(
+        story, str(BAD_MODEL_ON), str(END), decided_by=bad, model="stable", mode="rescore", allow_charges=True, override="demo: the bad day"
+    )
+    applied = replay.apply(story, planned.summary["plan_id"], reason=f"version {bad} was trained without purchase labels")
+    story.say("[bold]9/9 report[/bold]")
+    monitor.update(story, days_between(BAD_MODEL_ON, END))
+    return tell(job, story, folder, before, harm(story, sim), planned, applied, seen)
+
+
+def fresh(folder: Path) -> None:
+    """An empty folder with the demo's mark. Raises UsageError where somebody else's files are in it."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise UsageError(f"expected an empty folder or an earlier demo at {folder}, found other files; choose one with --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+
+
+def replace_conf(job: Job, folder: Path) -> Job:
+    """The same job with everything kept in the demo's folder, and that configuration written there for the commands after."""
+    content = job.conf.model_dump(mode="json")
+    content["lake"] = {"root": str(folder / "lake"), "catalog": None}
+    content["work"] = {"root": str(folder / "work")}
+    content["registry"] = {"uri": f"sqlite:///{folder / 'registry.db'}", "artifacts": str(folder / "artifacts"), "name": "slidr"}
+    (folder / "demo.yaml").write_text(config.to_yaml(content), encoding="utf-8")
+    return replace(job, conf=config.load(folder / "demo.yaml"))
+
+
+def midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+
+
+def force_bad_model(story: Job) -> str:
+    """The guardrail stops the training; the same again with an override makes a bad version, which is promoted by force."""
+    from slidr.errors import GuardrailError
+
+    try:
+        train.train_as_of(story, midnight(BAD_MODEL_ON))
+    except GuardrailError as stopped:
+        story.say(f"[yellow]guardrail:[/yellow] {str(stopped).splitlines()[1].strip()[:150]} …")
+    bad = str(train.train_as_of(story, midnight(BAD_MODEL_ON), override="demo: somebody is in a hurry").summary["version"])
+    models.promote(story, bad, "demo: forced")
+    return bad
+
+
+def harm(story: Job, sim: str) -> dict[str, Any]:
+    """The incident day against who really clicked, by the simulator's own evaluation."""
+    day = story.lake.read(CURRENT_DECISIONS, [BAD_MODEL_ON])
+    return judge(day, read_truth(story.spark, sim))
+
+
+def tell(
+    job: Job, story: Job, folder: Path, before: dict[str, Any], after: dict[str, Any], planned: Outcome, applied: Outcome, seen: Outcome
+) -> Outcome:
+    """The short table in plain words, the pictures, and what to try next."""
+    whole = judge(story.lake.read(CURRENT_DECISIONS), read_truth(story.spark, str(folder / "traffic")))
+    rows = [
+        words("all live days, after the replay", whole),
+        words(f"{BAD_MODEL_ON} as the bad version decided it", before),
+        words(f"{BAD_MODEL_ON} after the replay", after),
+    ]
+    report = planned.summary["report"]
+    conf = f"--conf {folder / 'demo.yaml'}"
+    said = "\n".join(
+        [
+            f"Published by the replay: {applied.summary['corrections']:,} corrections, {money(applied.summary['money'])}.",
+            f"Report of the replay: {report}",
+            f"Pictures: {seen.summary['picture']}, {folder / 'work' / 'models'}/*/curves.png",
+            "Try next:",
+            f"  slidr models list {conf}",
+            f"  slidr replay show {planned.summary['plan_id']} {conf}",
+            f'  slidr sql {conf} "SELECT advertiser_id, currency, SUM(delta_cost_micros) / 1e6 AS delta FROM corrections GROUP BY ALL ORDER BY delta"',
+        ]
+    )
+    return Outcome({"before": before, "after": after, "whole": whole, "replay": applied.summary, "report": report}, {"What happened": rows}, said)
+
+
+def words(title: str, judged: dict[str, Any]) -> dict[str, Any]:
+    def share(part: int, of: int) -> str:
+        return f"{part:,} of {of:,} ({part / max(of, 1):.1%})"
+
+    return {
+        "": title,
+        "clicks": judged["clicks"],
+        "robots caught": share(judged["robots_caught"], judged["robots"]),
+        "people's clicks harmed": share(judged["people_harmed"], judged["people"]),
+        "not charged": money(judged["credited_micros"]),
+    }
+
+
+def money(micros: dict[str, int]) -> str:
+    return ", ".join(f"{amount / 1e6:,.0f} {currency}" for currency, amount in sorted(micros.items())) or "nothing"
+
+
+if __name__ == "__main__":
+    from slidr.cli import main
+
+    main(["demo", *sys.argv[1:]])

@@ -1,0 +1,292 @@
+"""labels, features -> model version: spark-submit jobs/train.py --conf FILE --as-of TIME"""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
+from importlib.metadata import version as installed
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from slidr import evaluation, guardrails, plots, scoring, weights
+from slidr import labels as labelling
+from slidr.bundle import Bundle, Preparation, preparation_for
+from slidr.curves import TOTAL, Calibration, Curve, curves
+from slidr.errors import NothingToDoError
+from slidr.features.counters import prefer_logged
+from slidr.features.spec import UNITS
+from slidr.options import Override, parse_time
+from slidr.run import Job, Outcome, folder
+from slidr.tables import CLICKS, LABELS, PURCHASES, features_table
+
+AsOf = Annotated[str | None, typer.Option("--as-of", help="Trains on the days that have matured by this time; default: now.")]
+LIBRARIES = ("numpy", "pyarrow", "pyspark", "torch", "petastorm", "cvxpy", "mlflow")
+PARTS = ("training", "calibration", "judging")
+
+
+@dataclass(frozen=True)
+class Days:
+    """The newest matured days, oldest first, apart by use."""
+
+    training: list[date]
+    calibration: list[date]
+    judging: list[date]
+
+    @property
+    def all(self) -> list[date]:
+        return [*self.training, *self.calibration, *self.judging]
+
+
+def train(job: Job, as_of: AsOf = None, override: Override = None) -> Outcome:
+    """Trains, calibrates and registers a candidate on the newest matured days; guardrails may stop it."""
+    return train_as_of(job, parse_time(as_of, "--as-of") if as_of else job.now, override=override)
+
+
+def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outcome:
+    """The same training twice is one version: the second finds it and does nothing."""
+    from slidr.registry import Registry
+
+    registry = Registry(job.conf.registry, job.lake)
+    registry.init()
+    days = choose_days(job, now)
+    labelled = labelled_clicks(job, days).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        identity = training_identity(job, days, labelled)
+        known = registry.find(identity)
+        if known:
+            return Outcome({"version": known[0], "new": False}, said=f"Already trained: version {known[0]}.")
+        check_data(job, labelled, override)
+        bundle, summary = make_bundle(job, days, labelled, identity)
+        guardrails.require(check_judging(job, summary["judging"]), override)
+    finally:
+        labelled.unpersist()
+    reason = f"trained on {days.training[0]} to {days.judging[-1]}" + (f"; override: {override}" if override else "")
+    number = registry.register(
+        bundle, identity=identity, pictures=folder(job, "models", identity[:12]), now=job.now, actor=job.actor, reason=reason
+    )
+    shown = {"Judging days": summary["judging_rows"], "At one global threshold of the same FPR": summary["comparison"]}
+    result = {"version": number, "new": True, "bundle_metrics": bundle.metrics, "thresholds": bundle.thresholds}
+    return Outcome(result, shown, f"Version {number} is a candidate; `slidr models promote {number} --reason …` makes it decide.")
+
+
+def choose_days(job: Job, now: datetime) -> Days:
+    """The newest labelled days that have matured, warm-up days left out. Raises NothingToDoError where there are too few."""
+    conf = job.conf.training
+    wanted = conf.train_days + conf.calibration_days + conf.judging_days
+    first = job.lake.read(CLICKS).agg(F.min("click_date")).collect()[0][0]
+    labelled = [row[0] for row in job.lake.read(LABELS).select("click_date").distinct().collect()]  # one row a day
+    warm_up = -(-job.conf.spec.longest_window // UNITS["d"])
+    ready = sorted(day for day in labelling.matured(labelled, now=now, conf=job.conf.labels) if (day - first).days >= warm_up)
+    if len(ready) < wanted:
+        raise NothingToDoError(
+            f"expected {wanted} labelled days that matured by {now.isoformat()} (after {warm_up} warm-up days), found {len(ready)}; "
+            "label more days, or ask for fewer in `training`"
+        )
+    chosen = ready[-wanted:]
+    judged = conf.train_days + conf.calibration_days
+    return Days(chosen[: conf.train_days], chosen[conf.train_days : judged], chosen[judged:])
+
+
+def labelled_clicks(job: Job, days: Days) -> DataFrame:
+    """Clicks of the days with labels, features, slice and `part`; clicks that the upstream filter made free are left out.
+
+    Days and users are apart: a click of a training day counts only if its user (or address, for guests) is one of the
+    training share, and so on; no user is in two parts.
+    """
+    spec = job.conf.spec
+    clicks = job.lake.read(CLICKS, days.all).where("upstream_filter is null")
+    clicks = clicks.select("click_id", "click_time", "click_date", "user_id", "ip_key", "session_id", "device", "marketplace", "logged_in")
+    labels = job.lake.read(LABELS, days.all).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
+    names = [column.name for column in spec.columns if column.name != "logged_in"]
+    features = prefer_logged(job.lake.read(features_table(spec), days.all)).select("click_id", *names)
+    shares = job.conf.training.user_shares
+    user = F.coalesce("user_id", "ip_key", "session_id")
+    place = F.pmod(F.xxhash64(F.lit(job.conf.training.seed), user), F.lit(1_000_000)) / 1_000_000
+    in_day = {part: F.col("click_date").isin(list(getattr(days, part))) for part in PARTS}
+    part = (
+        F.when(in_day["training"] & (place < shares[0]), "training")
+        .when(in_day["calibration"] & (place >= shares[0]) & (place < shares[0] + shares[1]), "calibration")
+        .when(in_day["judging"] & (place >= shares[0] + shares[1]), "judging")
+    )
+    joined = clicks.join(labels, on="click_id", how="inner").join(features, on="click_id", how="inner")
+    return joined.withColumn("part", part).withColumn("slice", scoring.slice_name(job.conf.calibration.slices))
+
+
+def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:
+    """Hash of what the model is made of: settings, days, and a fingerprint of the labelled clicks with their features."""
+    row = labelled.select(F.xxhash64(*labelled.columns).alias("h")).agg(F.count("*"), F.sum(F.col("h").cast("decimal(38,0)"))).collect()[0]
+    content = {"config": job.conf.config_hash, "days": asdict(days), "clicks": row[0], "fingerprint": str(row[1])}
+    return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()
+
+
+def check_data(job: Job, labelled: DataFrame, override: str | None) -> None:
+    """The guardrails on labels: a few hours without purchases would teach the model to invalidate these hours."""
+    conf = job.conf.guardrails
+    job.say("checking the labels of the training days")
+    hours = guardrails.hour_density(labelled, per=conf.density_per).toPandas()
+    checks = guardrails.check_training_data(
+        hours, min_hour_clicks=conf.min_hour_clicks, min_human_density=conf.min_human_density, min_purchasing=conf.min_purchasing
+    )
+    guardrails.require(checks, override)
+
+
+def check_judging(job: Job, metrics: pd.DataFrame) -> list[guardrails.Check]:
+    conf = job.conf.guardrails
+    return guardrails.check_model(metrics, max_fpr=conf.max_judging_fpr, max_ivr=conf.max_judging_ivr, min_ivr=conf.min_judging_ivr)
+
+
+def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str) -> tuple[Bundle, dict[str, Any]]:
+    """Weights, snapshot, network, thresholds and judgement; the bundle is complete, nothing is registered yet."""
+    raked = rake(job, labelled)
+    untuned = {name: fit(job, labelled, raked, identity, hidden, name) for name, hidden in networks(job).items()}
+    by_method = {name: part_curves(labelled, bundle, "calibration") for name, bundle in untuned.items()}
+    job.say("choosing thresholds")
+    calibration = calibrate(job, by_method["mlp"])
+    plots.plot_curves(by_method["mlp"], calibration, folder(job, "models", identity[:12]) / "curves.png")
+    judged = {name: part_curves(labelled, bundle, "judging") for name, bundle in untuned.items()}
+    judged["velocity"] = velocity_curves(labelled, "judging")
+    metrics = evaluation.slice_metrics(judged["mlp"], calibration.thresholds, calibration.default_threshold)
+    comparison = compare(judged, job.conf.calibration.fpr_budget)
+    bundle = replace(
+        untuned["mlp"],
+        thresholds=dict(calibration.thresholds),
+        default_threshold=calibration.default_threshold,
+        table_versions=table_versions(job),
+        metrics=bundle_metrics(metrics, calibration, raked, comparison),
+    )
+    rows = metrics[["slice", "threshold", "clicks", "ivr", "purchasing", "fpr", "coverage"]].to_dict("records")
+    return bundle, {"judging": metrics, "judging_rows": rows, "comparison": comparison}
+
+
+def rake(job: Job, labelled: DataFrame) -> weights.Raking:
+    conf = job.conf.weights
+    cells = weights.weight_cells(labelled.where("part = 'training'"), zones=job.conf.marketplaces).toPandas()
+    return weights.rake(
+        cells,
+        dimensions=conf.dimensions,
+        max_weight=conf.max_weight,
+        max_sweeps=conf.max_sweeps,
+        tolerance=conf.tolerance,
+        min_cell=conf.min_cell,
+    )
+
+
+def networks(job: Job) -> dict[str, tuple[int, ...]]:
+    """Method -> units of the intermediate layers; without any it is logistic regression."""
+    return {"mlp": job.conf.training.hidden, "logistic": ()}
+
+
+def fit(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str, hidden: tuple[int, ...], name: str) -> Bundle:
+    """One network trained on the snapshot of the training part, as a bundle that invalidates nothing yet."""
+    from slidr.models import Mlp, export_layers  # torch takes seconds to import and is not in the base install
+    from slidr.training import data, loop
+
+    conf, spec = job.conf.training, job.conf.spec
+    features = [column.name for column in spec.columns]
+    rows = weights.with_weights(labelled.where("part = 'training'"), raked, zones=job.conf.marketplaces)
+    rows = rows.withColumn("label", (~F.col("is_human")).cast("double")).withColumn("logged_in", F.col("logged_in").cast("int"))
+    manifest = data.write_snapshot(
+        rows,
+        str(folder(job, "snapshots", identity[:12])),
+        features=features,
+        spec=spec,
+        seed=conf.seed,
+        row_group_rows=conf.row_group_rows,
+        table_versions={"identity": identity},
+    )
+    preparation = data.feature_statistics(manifest, preparation_for(spec))
+    loop.seeded(conf.seed)
+    model = Mlp(preparation, hidden)
+    loop.fit(
+        model,
+        lambda epoch: data.batches(manifest, batch_size=conf.batch_size, seed=conf.seed, epoch=epoch),
+        epochs=conf.epochs,
+        learning_rate=conf.learning_rate,
+        l2=conf.l2,
+        on_epoch=lambda epoch, loss: job.say(f"{name}: epoch {epoch + 1} of {conf.epochs}, loss {loss:.4f}, {manifest.rows:,} clicks"),
+    )
+    return draft(job, preparation, export_layers(model))
+
+
+def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...]) -> Bundle:
+    return Bundle(
+        spec=job.conf.spec,
+        features=tuple(column.name for column in job.conf.spec.columns),
+        preparation=preparation,
+        layers=layers,
+        slices=tuple(job.conf.calibration.slices),
+        thresholds={},
+        default_threshold=1.0,
+        labels=job.conf.labels.model_dump(mode="json"),
+        table_versions={},
+        config=job.conf.model_dump(mode="json", exclude={"lake", "work", "registry", "spark"}),
+        libraries={name: installed(name) for name in LIBRARIES},
+        metrics={},
+    )
+
+
+def part_curves(labelled: DataFrame, bundle: Bundle, part: str) -> dict[str, Curve]:
+    """Curves of one part, scored by the function that all scoring uses."""
+    scored = scoring.with_scores(labelled.where(F.col("part") == part), bundle)
+    return curves(evaluation.score_histogram(scored).toPandas())
+
+
+def velocity_curves(labelled: DataFrame, part: str) -> dict[str, Curve]:
+    """The velocity rule: v / (1 + v) with v the clicks of the last hour of the user, else of the session."""
+    counts = [F.col(name) for name in ("user_clicks_1h", "session_clicks_1h") if name in labelled.columns]
+    clicks = F.coalesce(*counts, F.lit(0))
+    scored = labelled.where(F.col("part") == part).withColumn("score", F.round(clicks / (clicks + 1.0), 6))
+    return curves(evaluation.score_histogram(scored).toPandas())
+
+
+def calibrate(job: Job, calibration_curves: dict[str, Curve]) -> Calibration:
+    from slidr import calibration  # cvxpy is not in the base install
+
+    conf = job.conf.calibration
+    return calibration.calibrate(
+        calibration_curves,
+        fpr_budget=conf.fpr_budget,
+        fpr_max=conf.fpr_max,
+        min_coverage=conf.min_coverage,
+        fit_fpr=conf.fit_fpr,
+        min_purchases=conf.min_purchases,
+    )
+
+
+def compare(judged: dict[str, dict[str, Curve]], budget: float) -> list[dict[str, Any]]:
+    """IVR, FPR and coverage of each method at one global threshold of the same FPR; empty where nobody purchased."""
+    if not sum(curve.purchasing for curve in judged["mlp"].values()):
+        return []
+    table = evaluation.compare_at_budget(judged, budget)
+    return table[["method", "threshold", "ivr", "fpr", "coverage"]].to_dict("records")
+
+
+def bundle_metrics(
+    metrics: pd.DataFrame, calibration: Calibration, raked: weights.Raking, comparison: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Plain numbers by name, shares in [0, 1]; NaN becomes None, since JSON has none."""
+    total = metrics[metrics["slice"] == TOTAL].iloc[0]
+    numbers = {f"judging_{name}": float(total[name]) for name in ("ivr", "fpr", "high_rfm_fpr", "coverage", "clicks", "purchasing")}
+    numbers |= {"calibration_ivr": calibration.ivr, "calibration_fpr": calibration.fpr, "calibration_global_ivr": calibration.global_ivr}
+    numbers |= {"weights_effective_share": raked.effective_share, "weights_largest": raked.largest_weight}
+    numbers |= {f"{row['method']}_ivr_at_budget": float(row["ivr"]) for row in comparison}
+    plain: dict[str, Any] = {name: None if pd.isna(value) else float(value) for name, value in numbers.items()}
+    notes = {row.slice: row.outcome for row in calibration.slices}
+    return plain | {"calibration_method": calibration.method, "calibration_outcomes": notes, "weights_dropped": list(raked.dropped)}
+
+
+def table_versions(job: Job) -> dict[str, int]:
+    tables = (CLICKS, PURCHASES, LABELS, features_table(job.conf.spec))
+    return {table.name: job.lake.version(table) for table in tables}
+
+
+if __name__ == "__main__":
+    from slidr.cli import main
+
+    main(["train", *sys.argv[1:]])

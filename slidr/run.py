@@ -1,0 +1,170 @@
+"""What surrounds every command: settings, session, lake, one row in `runs`, `run_result.json`, and the exit code."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from pyspark.sql import SparkSession
+from rich.console import Console
+from rich.table import Table as RichTable
+
+import slidr
+from slidr import session, tables
+from slidr.config import Config
+from slidr.errors import DONE, SlidrError
+from slidr.lake import Lake
+
+Cells = list[Mapping[str, Any]]
+INTERRUPTED, TERMINATED, BROKEN = 130, 143, 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: `summary` is the JSON result; `shown` are small tables for people, by title."""
+
+    summary: dict[str, Any]
+    shown: dict[str, Cells] = field(default_factory=dict)
+    said: str = ""
+    exit_code: int = DONE
+
+
+@dataclass
+class Job:
+    """What a running command has at hand. The session starts at its first use."""
+
+    conf: Config
+    run_id: str
+    now: datetime
+    console: Console
+    actor: str
+
+    @cached_property
+    def spark(self) -> SparkSession:
+        return session.build(self.conf.spark)
+
+    @cached_property
+    def lake(self) -> Lake:
+        return Lake(self.spark, self.conf.lake.root, self.conf.lake.catalog)
+
+    def say(self, text: str) -> None:
+        """One line of progress on stderr."""
+        self.console.print(f"[dim]{datetime.now(timezone.utc):%H:%M:%S}[/dim] {text}", highlight=False)
+
+
+def execute(command: str, action: Callable[[Job], Outcome], *, conf: Config, as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Runs one command and returns its exit code; whatever happens, the run leaves its record."""
+    session.use_utc()
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
+    for name in ("py4j", "alembic", "mlflow", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    started = datetime.now(timezone.utc)
+    run_id = f"{started:%Y%m%dT%H%M%S%f}-{os.getpid()}"
+    job = Job(conf, run_id, started, Console(stderr=True, quiet=quiet), actor=os.environ.get("USER") or f"uid {os.getuid()}")
+    signal.signal(signal.SIGTERM, _terminated)
+    outcome, message = _attempt(action, job, verbose)
+    _record(job, command, started, outcome, message)
+    _show(outcome, message, job, as_json)
+    return outcome.exit_code
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def _attempt(action: Callable[[Job], Outcome], job: Job, verbose: bool) -> tuple[Outcome, str | None]:
+    try:
+        return action(job), None
+    except SlidrError as error:
+        return Outcome({}, exit_code=error.exit_code), str(error)
+    except KeyboardInterrupt:
+        return Outcome({}, exit_code=INTERRUPTED), "interrupted; run the same command again, it continues where it was"
+    except SystemExit as stop:
+        return Outcome({}, exit_code=int(stop.code or 0)), "terminated; run the same command again, it continues where it was"
+    except Exception as error:  # the last line of defence: recorded and retold, with the trace for -v
+        if verbose:
+            traceback.print_exc()
+        return Outcome({}, exit_code=BROKEN), f"{type(error).__name__}: {_first_lines(error)}\nRun it with -v for the whole trace."
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return "\n".join(lines[:3])
+
+
+def _record(job: Job, command: str, started: datetime, outcome: Outcome, message: str | None) -> None:
+    """`run_result.json` first: schedulers read it where spark-submit hides the exit code. Then the row in `runs`."""
+    ended = datetime.now(timezone.utc)
+    row = {
+        "run_id": job.run_id,
+        "run_date": started.date(),
+        "command": command,
+        "config_hash": job.conf.config_hash,
+        "code_version": slidr.__version__,
+        "started_time": started,
+        "ended_time": ended,
+        "outcome": "done" if message is None else "interrupted" if outcome.exit_code >= INTERRUPTED else "refused",
+        "exit_code": outcome.exit_code,
+        "counts": json.dumps(outcome.summary, default=str, sort_keys=True),
+        "message": message,
+    }
+    folder = job.conf.work.root / "runs" / job.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / "run_result.json.partial"
+    written.write_text(json.dumps({**row, "counts": outcome.summary}, default=str, indent=2), encoding="utf-8")
+    written.replace(folder / "run_result.json")
+    if "spark" in job.__dict__ and outcome.exit_code < INTERRUPTED:
+        job.lake.append(job.spark.createDataFrame([tuple(row[name] for name in tables.RUNS.names)], tables.RUNS.schema), tables.RUNS)
+
+
+def _show(outcome: Outcome, message: str | None, job: Job, as_json: bool) -> None:
+    if message:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]slidr:[/bold red] {_escaped(message)}", highlight=False)
+    if as_json:
+        result = {"run_id": job.run_id, "exit_code": outcome.exit_code, "message": message, **outcome.summary}
+        print(json.dumps(result, default=str))
+        return
+    console = Console()
+    for title, cells in outcome.shown.items():
+        console.print(_rich_table(title, cells))
+    if outcome.said:
+        console.print(outcome.said, highlight=False, soft_wrap=True)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _rich_table(title: str, cells: Cells) -> RichTable:
+    table = RichTable(title=title, title_justify="left")
+    for name in cells[0] if cells else ["nothing"]:
+        table.add_column(str(name), overflow="fold")
+    for row in cells:
+        table.add_row(*[_escaped(_text(value)) for value in row.values()])
+    return table
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def folder(job: Job, *parts: str) -> Path:
+    """A folder below `work.root`, made where it is missing."""
+    path = job.conf.work.root.joinpath(*parts)
+    path.mkdir(parents=True, exist_ok=True)
+    return path

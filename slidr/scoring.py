@@ -1,0 +1,112 @@
+"""DECISION: the one scoring path. Calibration, evaluation, batch scoring and replay all score through `with_scores`."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from slidr.bundle import Bundle, forward
+from slidr.lake import Lake
+from slidr.tables import CURRENT_DECISIONS, DECISIONS
+
+REPORT_SLICE = ("device", "login", "marketplace")
+
+
+def with_scores(features: DataFrame, bundle: Bundle) -> DataFrame:
+    """Adds `score` (0 to 1, 6 decimals, higher = more robotic) to rows that hold the bundle's features; NULL features are
+    filled by the bundle. Executors get the weights with the task: they read no registry."""
+
+    @F.pandas_udf("double")  # type: ignore[call-overload]
+    def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
+        for batch in batches:
+            yield pd.Series(forward(bundle, batch.to_numpy(dtype=np.float64)))
+
+    return features.withColumn("score", score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
+
+
+def slice_name(columns: Sequence[str]) -> Column:
+    """`desktop/guest/US` from the slice columns; `login` is `login` or `guest`. No columns make one slice, `all`."""
+    parts = [F.when(F.col("logged_in"), "login").otherwise("guest") if c == "login" else F.col(c) for c in columns]
+    return F.concat_ws("/", *parts) if parts else F.lit("all")
+
+
+def score_clicks(clicks: DataFrame, features: DataFrame, bundle: Bundle) -> DataFrame:
+    """Every click with `slice`, `score`, `threshold`, `is_invalid`, `ivt_class` and `basis` by the bundle; one row per click.
+
+    `features` has at most one row per click. A click that the upstream filter made free stays invalid (`upstream`); one
+    without features is valid (`no_features`); neither gets a threshold. A slice that the version does not know takes
+    the version's default threshold (`unseen_slice`).
+    """
+    scores = with_scores(features, bundle).select("click_id", "score")
+    scored = clicks.join(scores, on="click_id", how="left").withColumn("slice", slice_name(bundle.slices))
+    known = F.create_map(*[F.lit(item) for pair in sorted(bundle.thresholds.items()) for item in pair]) if bundle.thresholds else None
+    own = known[F.col("slice")] if known is not None else F.lit(None).cast("double")
+    basis = (
+        F.when(F.col("upstream_filter").isNotNull(), "upstream")
+        .when(F.col("score").isNull(), "no_features")
+        .when(own.isNull(), "unseen_slice")
+        .otherwise("model")
+    )
+    applies = F.col("basis").isin("model", "unseen_slice")
+    threshold = F.when(applies, F.coalesce(own, F.lit(bundle.default_threshold)))
+    by_score = applies & (F.col("score") > F.col("threshold"))
+    return (
+        scored.withColumn("basis", basis)
+        .withColumn("threshold", threshold)
+        .withColumn("is_invalid", F.coalesce(by_score, F.lit(False)) | (F.col("basis") == "upstream"))
+        .withColumn("ivt_class", F.when(F.col("basis") == "upstream", "givt").when(F.col("is_invalid"), "sivt"))
+    )
+
+
+def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version: str, run_id: str, decided_time: datetime) -> DataFrame:
+    """Rows of `decisions` for the clicks, decided by one model version."""
+    reasons = {name: F.lit(None).cast("string") for name in ("reason_class", "reason_1", "reason_2", "reason_3")}
+    return (
+        score_clicks(clicks, features, bundle)
+        .withColumns(
+            {
+                "report_slice": slice_name(REPORT_SLICE),
+                "model_version": F.lit(version),
+                "spec_id": F.lit(bundle.spec.spec_id),
+                "run_id": F.lit(run_id),
+                "decided_time": F.lit(decided_time),
+                **reasons,
+            }
+        )
+        .select(*DECISIONS.names)
+    )
+
+
+def publish_first(lake: Lake, decided: DataFrame, days: Sequence[date]) -> int:
+    """Inserts first decisions, and brings the published state up to them; returns how many are new.
+
+    `decided` is materialised and holds clicks of `days` only. Two tables, in this order; a re-run completes the second.
+    """
+    new = lake.insert_new(decided, DECISIONS, days)
+    current = as_published(lake.read(DECISIONS, days))
+    lake.insert_new(current, CURRENT_DECISIONS, days)
+    _fill_first(lake, current, days)
+    return new
+
+
+def _fill_first(lake: Lake, current: DataFrame, days: Sequence[date]) -> None:
+    """Adds the first decision to clicks that a replay decided before it; their published state stays the replay's."""
+    by_replay = lake.read(CURRENT_DECISIONS, days).where("first_is_invalid is null").select("click_id")
+    late = current.join(by_replay, on="click_id", how="left_semi")
+    if not late.isEmpty():
+        lake.merge_rows(late, CURRENT_DECISIONS, days, update=["first_is_invalid", "first_model_version"])
+
+
+def as_published(decided: DataFrame) -> DataFrame:
+    """Rows of `current_decisions` for first decisions that no replay has changed."""
+    return decided.withColumns(
+        {
+            "first_is_invalid": F.col("is_invalid"),
+            "first_model_version": F.col("model_version"),
+            "replay_id": F.lit(None).cast("string"),
+            "corrected_time": F.lit(None).cast("timestamp"),
+        }
+    ).select(*CURRENT_DECISIONS.names)
