@@ -20,11 +20,11 @@ from slidr.tables import CURRENT_DECISIONS
 Folder = Annotated[Path, typer.Option("--folder", help="Folder of its own; an earlier demo there is replaced.")]
 Clicks = Annotated[int, typer.Option("--clicks", min=100_000, help="How many clicks of four weeks.")]
 MARK = ".slidr-demo"
-FIRST_DAY = date(2026, 3, 1)
-GOOD_MODEL_ON = date(2026, 3, 20)  # version 1 learns from the days that have matured by then, and decides from here on
-OUTAGE = "label_outage:2026-03-15T00:00Z/2026-03-26T00:00Z:hours=6-18,late_days=3"
-BAD_MODEL_ON = date(2026, 3, 28)  # version 2 learns from days with the outage, and decides this one day
-END = date(2026, 3, 29)
+FIRST_DAY = date(2025, 3, 1)
+GOOD_MODEL_ON = date(2025, 3, 20)  # version 1 learns from the days that have matured by then, and decides from here on
+OUTAGE = "label_outage:2025-03-15T00:00Z/2025-03-26T00:00Z:hours=6-18,late_days=3"
+BAD_MODEL_ON = date(2025, 3, 28)  # version 2 learns from days with the outage, and decides this one day
+END = date(2025, 3, 29)
 
 
 def demo(job: Job, folder: Folder = Path("slidr-demo"), clicks: Clicks = 400_000) -> Outcome:

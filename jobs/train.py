@@ -23,6 +23,7 @@ from slidr.features.counters import prefer_logged
 from slidr.features.spec import UNITS
 from slidr.options import Override, parse_time
 from slidr.run import Job, Outcome, folder
+from slidr.slices import slice_name
 from slidr.tables import CLICKS, LABELS, PURCHASES, features_table
 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Trains on the days that have matured by this time; default: now.")]
@@ -115,7 +116,7 @@ def labelled_clicks(job: Job, days: Days) -> DataFrame:
         .when(in_day["judging"] & (place >= shares[0] + shares[1]), "judging")
     )
     joined = clicks.join(labels, on="click_id", how="inner").join(features, on="click_id", how="inner")
-    return joined.withColumn("part", part).withColumn("slice", scoring.slice_name(job.conf.calibration.slices))
+    return joined.withColumn("part", part).withColumn("slice", slice_name(job.conf.calibration.slices))
 
 
 def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:

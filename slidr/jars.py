@@ -55,7 +55,16 @@ def _fetch(folder: Path) -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         # spark-submit resolves the package before it runs the (empty) script.
         subprocess.run(
-            [home / "bin" / "spark-submit", "--master", "local[1]", "--packages", PACKAGE, "--conf", f"spark.jars.ivy={scratch}/ivy", script],
+            [
+                home / "bin" / "spark-submit",
+                "--master",
+                "local[1]",
+                "--packages",
+                PACKAGE,
+                "--conf",
+                f"spark.jars.ivy={scratch}/ivy",
+                script,
+            ],
             env={**os.environ, "SPARK_HOME": str(home), "PATH": path},
             capture_output=True,
             check=False,

@@ -111,9 +111,7 @@ def _as_of(clicks: DataFrame, orders: DataFrame, keys: list[str]) -> DataFrame:
     order = F.struct("order_id", "purchase_time", "arrival_time")
     order_rows = orders.select(*keys, F.col("purchase_time").alias("time"), F.lit(0).alias("kind"), order.alias("order"))
     # An order sorts before the clicks of its own instant: only strictly earlier clicks count.
-    running = (
-        Window.partitionBy(*keys).orderBy("time", "kind", "click.click_id").rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    )
+    running = Window.partitionBy(*keys).orderBy("time", "kind", "click.click_id").rowsBetween(Window.unboundedPreceding, Window.currentRow)
     events = click_rows.unionByName(order_rows, allowMissingColumns=True)
     latest = events.withColumn("latest", F.last("click", ignorenulls=True).over(running))
     return latest.where("kind = 0 and latest is not null").select("order.*", "latest.*")

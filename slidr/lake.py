@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
 
-from delta.tables import DeltaTable
+from delta.tables import DeltaMergeBuilder, DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -37,6 +37,10 @@ class Lake:
 
     def path(self, table: Table) -> str:
         return f"{self.root.rstrip('/')}/{table.name}"
+
+    def plan_path(self, plan_id: str) -> str:
+        """Folder of what a replay plan keeps beside the tables."""
+        return f"{self.root.rstrip('/')}/_plans/{plan_id}"
 
     def _catalog_name(self, table: Table) -> str:
         return ".".join(f"`{part}`" for part in f"{self.catalog}.{table.name.replace('/', '_')}".split("."))
@@ -108,12 +112,23 @@ class Lake:
             self._merge_inserts(self._checked(df, table), table, days)
         return count
 
+    def merge_rows(self, df: DataFrame, table: Table, days: Sequence[date], update: Sequence[str]) -> None:
+        """Replaces the columns `update` of rows whose key is there, and inserts the other rows, in one commit.
+
+        `df` must hold each key once, only keys of `days`, be materialised, and change something: the commit happens anyway.
+        """
+        new: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in update}
+        merge = self._merge(self._checked(df, table), table, days).whenMatchedUpdate(set=new)
+        _retell_conflicts(lambda: merge.whenNotMatchedInsertAll().execute(), table)
+
     def _merge_inserts(self, df: DataFrame, table: Table, days: Sequence[date]) -> None:
+        _retell_conflicts(lambda: self._merge(df, table, days).whenNotMatchedInsertAll().execute(), table)
+
+    def _merge(self, df: DataFrame, table: Table, days: Sequence[date]) -> DeltaMergeBuilder:
         # Literal days in the condition keep writers of other days apart; a racing writer of the same day makes this fail.
         same_key = reduce(lambda a, b: a & b, [F.col(f"t.{key}") == F.col(f"s.{key}") for key in table.grain])
         condition = in_days(F.col(f"t.{table.day}"), days) & same_key
-        merge = self.delta(table).alias("t").merge(df.alias("s"), condition)
-        _retell_conflicts(lambda: merge.whenNotMatchedInsertAll().execute(), table)
+        return self.delta(table).alias("t").merge(df.alias("s"), condition)
 
     def _checked(self, df: DataFrame, table: Table) -> DataFrame:
         """Declared columns only; a NULL where none is allowed fails the write before its commit."""

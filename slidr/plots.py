@@ -46,12 +46,19 @@ def plot_curves(curves: Mapping[str, Curve], calibration: Calibration, path: Pat
     _save(figure, path)
 
 
-def plot_hours(metrics: pd.DataFrame, path: Path, shaded: tuple[datetime, datetime] | None = None) -> None:
-    """IVR by hour, one line per view. `metrics` has hour (UTC timestamp), view (`first`, `published`), ivr in [0, 1]."""
+def plot_hours(
+    metrics: pd.DataFrame,
+    path: Path,
+    shaded: tuple[datetime, datetime] | None = None,
+    views: Mapping[str, tuple[str, str, str]] = VIEWS,
+) -> None:
+    """IVR by hour, one line per view. `metrics` has hour (UTC timestamp), view, ivr in [0, 1]; `views` maps a view to its
+    label, colour and line style.
+    """
     figure, axis = plt.subplots(figsize=(10, 3.8), layout="constrained")
     if shaded:
         axis.axvspan(*(mdates.date2num(pd.Timestamp(edge)) for edge in shaded), color=SHADE, label="incident window", zorder=0)
-    for view, (label, colour, style) in VIEWS.items():
+    for view, (label, colour, style) in views.items():
         rows = metrics[metrics["view"] == view].sort_values("hour")
         if len(rows):
             hours = pd.to_datetime(rows["hour"])

@@ -23,6 +23,7 @@ from slidr import session, tables
 from slidr.config import Config
 from slidr.errors import DONE, SlidrError
 from slidr.lake import Lake
+from slidr.replay.audit import claimed_actor
 
 Cells = list[Mapping[str, Any]]
 INTERRUPTED, TERMINATED, BROKEN = 130, 143, 1
@@ -69,7 +70,7 @@ def execute(command: str, action: Callable[[Job], Outcome], *, conf: Config, as_
         logging.getLogger(name).setLevel(logging.ERROR)
     started = datetime.now(timezone.utc)
     run_id = f"{started:%Y%m%dT%H%M%S%f}-{os.getpid()}"
-    job = Job(conf, run_id, started, Console(stderr=True, quiet=quiet), actor=os.environ.get("USER") or f"uid {os.getuid()}")
+    job = Job(conf, run_id, started, Console(stderr=True, quiet=quiet), actor=claimed_actor())
     signal.signal(signal.SIGTERM, _terminated)
     outcome, message = _attempt(action, job, verbose)
     _record(job, command, started, outcome, message)

@@ -5,14 +5,13 @@ from datetime import date, datetime
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr.bundle import Bundle, forward
 from slidr.lake import Lake
+from slidr.slices import slice_name
 from slidr.tables import CURRENT_DECISIONS, DECISIONS
-
-REPORT_SLICE = ("device", "login", "marketplace")
 
 
 def with_scores(features: DataFrame, bundle: Bundle) -> DataFrame:
@@ -25,12 +24,6 @@ def with_scores(features: DataFrame, bundle: Bundle) -> DataFrame:
             yield pd.Series(forward(bundle, batch.to_numpy(dtype=np.float64)))
 
     return features.withColumn("score", score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
-
-
-def slice_name(columns: Sequence[str]) -> Column:
-    """`desktop/guest/US` from the slice columns; `login` is `login` or `guest`. No columns make one slice, `all`."""
-    parts = [F.when(F.col("logged_in"), "login").otherwise("guest") if c == "login" else F.col(c) for c in columns]
-    return F.concat_ws("/", *parts) if parts else F.lit("all")
 
 
 def score_clicks(clicks: DataFrame, features: DataFrame, bundle: Bundle) -> DataFrame:
@@ -68,7 +61,7 @@ def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version
         score_clicks(clicks, features, bundle)
         .withColumns(
             {
-                "report_slice": slice_name(REPORT_SLICE),
+                "report_slice": slice_name(),
                 "model_version": F.lit(version),
                 "spec_id": F.lit(bundle.spec.spec_id),
                 "run_id": F.lit(run_id),

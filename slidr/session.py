@@ -57,7 +57,7 @@ def use_utc() -> None:
 
 def _ready(spark: SparkSession) -> SparkSession:
     spark.conf.set("spark.sql.session.timeZone", "UTC")
-    if spark.conf.get("spark.sql.extensions", "").find("DeltaSparkSessionExtension") < 0 or not _has_delta(spark):
+    if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or "") or not _has_delta(spark):
         raise SetupError(
             "expected a Spark session with Delta, found one without; start it with "
             '`--jars "$(slidr doctor --jars)"` and the settings of docs/cluster.md'

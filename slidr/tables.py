@@ -274,6 +274,7 @@ plan            string     everything that the plan pins, as canonical JSON
 counts          string     clicks by outcome, as JSON
 money           string     micro-units by direction and currency, as JSON
 run_id          string     run that wrote the event
+details         string?    hash of the planned rows, guardrail checks, override, hours, feature differences, as JSON
 """),
 )
 

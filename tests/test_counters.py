@@ -106,5 +106,7 @@ def test_equal_hashes_of_different_keys_are_refused() -> None:
 
 
 def test_logged_features_win(spark: SparkSession) -> None:
-    df = spark.createDataFrame([("a", "logged", 1), ("a", "then", 2), ("b", "then", 3), ("b", "now", 4)], "click_id string, origin string, n int")
+    df = spark.createDataFrame(
+        [("a", "logged", 1), ("a", "then", 2), ("b", "then", 3), ("b", "now", 4)], "click_id string, origin string, n int"
+    )
     assert sorted(tuple(row) for row in counters.prefer_logged(df).collect()) == [("a", "logged", 1), ("b", "then", 3)]

@@ -5,7 +5,7 @@ after the other and gain columns, so nothing is joined. Memory of a task grows w
 read, about 300 bytes each.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from functools import reduce
 
@@ -78,14 +78,14 @@ def _count(rows: DataFrame, *, family: str, counters: list[Counter], then: bool)
     entities = sorted({counter.entity for counter in counters})
     spent = [f"family_{family}", *[f"{kind}_{entity}" for entity in entities for kind in ("key", "check")]]
     kept = [field for field in rows.schema.fields if field.name not in spent]
-    added = [column for column in FeatureSpec((), tuple(counters), False, False).columns]
+    added = FeatureSpec((), tuple(counters), False, False).columns
     schema = reduce(lambda s, c: s.add(c.name, TYPES[c.type]), added, type(rows.schema)(list(kept)))
     task = _task([field.name for field in kept], counters, then)
     return rows.repartition(F.col(f"family_{family}")).mapInArrow(task, schema)
 
 
-def _task(kept: list[str], counters: list[Counter], then: bool) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def count_partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _task(kept: list[str], counters: list[Counter], then: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
+    def count_partition(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         received = list(batches)
         if not received:
             return

@@ -1,0 +1,1 @@
+"""CORRECTION: deciding a past window again through a stable model version, and publishing the differences once."""

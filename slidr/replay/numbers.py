@@ -1,0 +1,161 @@
+"""The numbers of a plan, all aggregates: clicks by outcome, money, largest advertisers, hours before and after."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import functions as F
+
+from slidr.lake import Lake, days_between
+from slidr.replay.outcomes import OUTCOMES, PUBLISHED, ROWS
+from slidr.replay.pins import hex_of, row_hash
+from slidr.replay.request import Request, in_window, narrowed
+from slidr.tables import CURRENT_DECISIONS, LABELS
+
+LARGEST = 20  # advertisers listed per currency
+AROUND = timedelta(days=1)  # shown before and after the window
+TALLY = ("clicks", "no_cost", "micros")
+
+
+def cells(rows: DataFrame) -> list[Row]:
+    """Sums of the planned rows over everything small: one row per outcome, basis, currency, day and report slice."""
+    no_cost = F.col("direction").isNotNull() & F.col("cost_micros").isNull()
+    return (
+        rows.groupBy("outcome", "basis", "direction", "currency", "click_date", "report_slice")
+        .agg(
+            F.count(F.lit(1)).alias("clicks"),
+            F.count_if(no_cost).alias("no_cost"),
+            F.coalesce(F.sum("delta_cost_micros"), F.lit(0)).alias("micros"),
+            F.bit_xor(row_hash(*ROWS)).alias("hash"),
+        )
+        .collect()
+    )
+
+
+def identity(cells: Iterable[Row]) -> dict[str, Any]:
+    """Count and hash of the planned rows, whatever their order."""
+    total, number = 0, 0
+    for cell in cells:
+        total += cell["clicks"]
+        number ^= cell["hash"]
+    return {"count": total, "hash": hex_of(number)}
+
+
+def counts(cells: list[Row]) -> dict[str, int]:
+    """Clicks by outcome, and how many of them no model decided (`upstream`, `no_features`) or only by default (`unseen_slice`)."""
+    by_outcome: Counter[str] = Counter()
+    by_basis: Counter[str] = Counter()
+    for cell in cells:
+        by_outcome[cell["outcome"]] += cell["clicks"]
+        by_basis[cell["basis"]] += cell["clicks"]
+    named = {name: by_outcome[name] for name in OUTCOMES}
+    return {"clicks": sum(named.values()), **named, **{name: by_basis[name] for name in ("upstream", "no_features", "unseen_slice")}}
+
+
+def money(cells: list[Row], advertisers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Corrected clicks, those of them without a cost, and micro-units by direction and currency; also by day and by slice."""
+    corrected = [cell for cell in cells if cell["direction"]]
+    return {
+        "directions": _tally(corrected, ()),
+        "days": _tally(corrected, ("click_date",)),
+        "slices": _tally(corrected, ("report_slice",)),
+        "advertisers": advertisers,
+    }
+
+
+def _tally(cells: list[Row], extra: tuple[str, ...]) -> list[dict[str, Any]]:
+    keys = (*extra, "direction", "currency")
+    sums: dict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: dict.fromkeys(TALLY, 0))
+    for cell in cells:
+        group = sums[tuple(str(cell[key]) for key in keys)]
+        for name in TALLY:
+            group[name] += int(cell[name])
+    return [{**dict(zip(keys, key, strict=True)), **values} for key, values in sorted(sums.items())]
+
+
+def largest_advertisers(rows: DataFrame) -> list[dict[str, Any]]:
+    """The LARGEST advertisers of each currency by money moved, credits and charges apart."""
+    corrected = rows.where("direction is not null").groupBy("currency", "advertiser_id")
+    sums = corrected.agg(
+        F.count(F.lit(1)).alias("clicks"),
+        F.count_if(F.col("cost_micros").isNull()).alias("no_cost"),
+        *[
+            F.coalesce(F.sum(F.when(F.col("direction") == direction, F.col("delta_cost_micros"))), F.lit(0)).alias(name)
+            for direction, name in (("invalidate", "credit_micros"), ("reinstate", "charge_micros"))
+        ],
+    ).withColumn("money_micros", F.col("charge_micros") - F.col("credit_micros"))
+    by_money = Window.partitionBy("currency").orderBy(F.desc("money_micros"), "advertiser_id")
+    top = sums.withColumn("rank", F.row_number().over(by_money)).where(F.col("rank") <= LARGEST).orderBy("currency", "rank")
+    return [row.asDict() for row in top.drop("rank").collect()]
+
+
+def window_hours(rows: DataFrame, labels: DataFrame) -> list[dict[str, Any]]:
+    """Clicks of the plan by hour before and after it: decided, invalid, and of the labelled ones purchasing and heavy.
+
+    A day without labels has no purchasing or heavy clicks here: its FPR and coverage are not known.
+    """
+    after = F.when(F.col("outcome") == "kept", F.col("old_is_invalid")).otherwise(F.col("is_invalid"))
+    judged = rows.withColumn("after", after).join(labels.select("click_id", "is_purchase", "in_heavy_session"), on="click_id", how="left")
+    states = {"before": F.col("old_is_invalid"), "after": F.col("after")}
+    sums: list[Column] = [F.count(F.lit(1)).alias("clicks")]
+    sums += [F.count_if("is_purchase").alias("purchasing"), F.count_if("in_heavy_session").alias("heavy")]
+    for name, invalid in states.items():
+        sums += [F.count(invalid).alias(f"decided_{name}"), F.count_if(invalid).alias(f"invalid_{name}")]
+        sums += [F.count_if(invalid & F.col("is_purchase")).alias(f"purchasing_invalid_{name}")]
+        sums += [F.count_if(invalid & F.col("in_heavy_session")).alias(f"heavy_invalid_{name}")]
+    hours = judged.groupBy(_hour().alias("hour")).agg(*sums).orderBy("hour")
+    return [row.asDict() for row in hours.collect()]
+
+
+def hours_around(lake: Lake, request: Request, rows: DataFrame) -> list[dict[str, Any]]:
+    """Decided and invalid clicks by hour, a day before to a day after the window, before and after the plan.
+
+    All published decisions of the request's advertisers, slices and marketplaces, whichever version decided them.
+    """
+    first, last = request.days[0] - AROUND, request.days[-1] + AROUND
+    current = narrowed(lake.read(CURRENT_DECISIONS, days_between(first, last + timedelta(days=1))), request, published_slice="slice")
+    shown = Request(request.start - AROUND, request.end + AROUND)
+    before = current.where(in_window(F.col("click_time"), shown)).groupBy(_hour().alias("hour"))
+    counted = before.agg(F.count(F.lit(1)).alias("decided"), F.count_if("is_invalid").alias("invalid"))
+    fresh = F.col("old_is_invalid").isNull().cast("bigint")
+    changed = F.col("is_invalid").cast("bigint") - F.coalesce(F.col("old_is_invalid").cast("bigint"), F.lit(0))
+    deltas = rows.where(F.col("outcome").isin(*PUBLISHED)).groupBy(_hour().alias("hour"))
+    moved = deltas.agg(F.sum(fresh).alias("more_decided"), F.sum(changed).alias("more_invalid"))
+    both = counted.join(moved, on="hour", how="full").fillna(0).orderBy("hour").collect()
+    return [
+        {
+            "hour": row["hour"],
+            "decided_before": row["decided"],
+            "invalid_before": row["invalid"],
+            "decided_after": row["decided"] + row["more_decided"],
+            "invalid_after": row["invalid"] + row["more_invalid"],
+        }
+        for row in both
+    ]
+
+
+def _hour() -> Column:
+    """UTC hour of the click, as text that sorts by time."""
+    return F.date_format(F.date_trunc("hour", "click_time"), "yyyy-MM-dd HH:mm")
+
+
+def for_guardrails(counts: dict[str, int], money: dict[str, Any], hours: list[dict[str, Any]], changed: Iterable[str]) -> dict[str, Any]:
+    """What `guardrails.check_replay` measures."""
+    by_currency: Counter[str] = Counter()
+    for entry in money["directions"]:
+        by_currency[entry["currency"]] += abs(entry["micros"])
+    return {
+        "clicks": counts["clicks"],
+        "changed": sum(counts[name] for name in changed),
+        "money": dict(by_currency),
+        "advertisers": pd.DataFrame(money["advertisers"], columns=["advertiser_id", "currency", "money_micros"]),
+        "purchasing": sum(hour["purchasing"] for hour in hours),
+        "purchasing_invalid": sum(hour["purchasing_invalid_after"] for hour in hours),
+    }
+
+
+def labels_of(lake: Lake, request: Request) -> DataFrame:
+    return lake.read(LABELS, request.days)

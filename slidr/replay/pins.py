@@ -1,0 +1,94 @@
+"""What a plan pins, and the id that is a hash of it. Computed before the plan's rows are made, and again before they are published."""
+
+import hashlib
+import json
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from slidr.config import ReplayConf
+from slidr.errors import InputError
+from slidr.lake import Lake
+from slidr.replay.request import Request
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, features_table
+from slidr.version import Version
+
+ID_DIGITS = 16
+CLICK_MEANING = ("click_id", "click_time", "advertiser_id", "cost_micros", "currency", "upstream_filter", "session_id", "marketplace")
+PUBLISHED_MEANING = ("click_id", "old_is_invalid", "old_model_version", "old_replay_id")
+
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def plan_id(pins: str) -> str:
+    """First 16 hex digits of the sha256 of the canonical JSON."""
+    return hashlib.sha256(pins.encode()).hexdigest()[:ID_DIGITS]
+
+
+def table_versions(lake: Lake, version: Version) -> dict[str, int]:
+    """The newest commit of every table that a plan reads; -1 where a table does not exist."""
+    tables = (CLICKS, features_table(version.bundle.spec), DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
+    return {table.name: lake.version(table) for table in tables}
+
+
+def pin(*, request: Request, version: Version, guardrails: ReplayConf, versions: dict[str, int], seen: dict[str, Any]) -> dict[str, Any]:
+    """Everything that decides what a plan says. `seen` is the result of `fingerprints`."""
+    bundle = version.bundle
+    return {
+        "window": list(request.window),
+        "filters": request.filters,
+        "mode": request.mode,
+        "allow_charges": request.allow_charges,
+        "version": version.number,
+        "bundle_sha256": bundle.sha256,
+        "spec_id": bundle.spec.spec_id,
+        "thresholds": dict(sorted(bundle.thresholds.items())),
+        "default_threshold": bundle.default_threshold,
+        "guardrails": hashlib.sha256(guardrails.model_dump_json().encode()).hexdigest()[:12],
+        "tables": versions,
+        **seen,
+    }
+
+
+def fingerprints(scoped: DataFrame) -> dict[str, Any]:
+    """Counts and hashes of the clicks and of their published state, from the rows of `clicks_of`. One pass.
+
+    A commit to other days does not show in them; a late click, a new decision and another replay of the same clicks do.
+    """
+    decided = F.col("old_is_invalid").isNotNull()
+    row = scoped.agg(
+        F.count(F.lit(1)).alias("clicks"),
+        F.bit_xor(row_hash(*CLICK_MEANING)).alias("clicks_hash"),
+        F.count_if(decided).alias("published"),
+        F.bit_xor(F.when(decided, row_hash(*PUBLISHED_MEANING))).alias("published_hash"),
+    ).collect()[0]
+    return {name: {"count": row[name], "hash": hex_of(row[f"{name}_hash"])} for name in ("clicks", "published")}
+
+
+def row_hash(*names: str) -> Column:
+    """64-bit hash of a row; which columns are NULL is hashed too, since xxhash64 skips NULLs."""
+    return F.xxhash64(*[F.col(name) for name in names], *[F.col(name).isNull() for name in names])
+
+
+def hex_of(number: int | None) -> str:
+    return format((number or 0) & (2**64 - 1), "016x")
+
+
+def refuse_other_spec(scoped: DataFrame, *, request: Request, version: Version) -> None:
+    """Raises InputError where slidr decided some of the clicks by another feature spec: its features say nothing to this version.
+
+    External decisions are left out: they name no spec that slidr could compare.
+    """
+    spec_id = version.bundle.spec.spec_id
+    by_slidr = ~F.col("old_basis").isin("external", "upstream")
+    other = scoped.where(by_slidr & F.col("old_spec_id").isNotNull() & (F.col("old_spec_id") != spec_id))
+    found = other.groupBy("old_model_version", "old_spec_id").count().orderBy("old_model_version").collect()  # versions x specs
+    if found:
+        named = ", ".join(f"{row['count']} clicks by version {row['old_model_version']} (spec {row['old_spec_id']})" for row in found)
+        raise InputError(
+            f"expected decisions by the feature spec {spec_id} of version {version.number}, found {named}; compute that version's own "
+            f"features instead:\n  {request.command(version=version.number, mode='recompute')}"
+        )

@@ -1,0 +1,111 @@
+"""What a replay is asked to do: window of click time, mode, filters. And the clicks that it is about."""
+
+import shlex
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from slidr.errors import UsageError
+from slidr.lake import Lake, days_between
+from slidr.slices import slice_name
+from slidr.tables import CLICKS, CURRENT_DECISIONS, Table
+
+MODES = ("rescore", "recompute", "recompute-now")
+OLD = ("is_invalid", "score", "model_version", "basis", "spec_id", "slice", "replay_id")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The half-open window [start, end) of click time and what narrows it; empty tuples do not narrow.
+
+    `slices` match the published slice or the report slice; `decided_by` is the version that decided the published state.
+    `allow_charges` lets the replay reinstate clicks, so that advertisers pay for them again.
+    """
+
+    start: datetime
+    end: datetime
+    mode: str = "rescore"
+    decided_by: str | None = None
+    advertisers: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    marketplaces: tuple[str, ...] = ()
+    allow_charges: bool = False
+
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            raise UsageError(f"expected times with an offset from UTC, found {self.start} and {self.end}; write 2026-03-01T12:00+00:00")
+        if not self.start < self.end:
+            raise UsageError(f"expected a window that starts before it ends, found {self.start} to {self.end}; swap --from and --to")
+        if self.mode not in MODES:
+            raise UsageError(f"expected --mode to be one of {', '.join(MODES)}, found {self.mode!r}")
+
+    @property
+    def window(self) -> tuple[str, str]:
+        return _utc(self.start).isoformat(), _utc(self.end).isoformat()
+
+    @property
+    def days(self) -> list[date]:
+        """UTC days that the window touches."""
+        last = _utc(self.end) - timedelta(microseconds=1)
+        return days_between(_utc(self.start).date(), last.date() + timedelta(days=1))
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        named = {"advertisers": self.advertisers, "slices": self.slices, "marketplaces": self.marketplaces}
+        return {"decided_by": self.decided_by, **{name: sorted(values) for name, values in named.items()}}
+
+    def refuse_future(self, now: datetime) -> None:
+        if self.end > now:
+            raise UsageError(
+                f"expected a window that has passed, found an end at {self.window[1]}, later than now, {_utc(now).isoformat()}"
+            )
+
+    def command(self, *, version: str, mode: str | None = None) -> str:
+        """The command line that plans this request, in another mode where one is given."""
+        options = [("--decided-by", self.decided_by)] if self.decided_by else []
+        options += [("--advertiser", name) for name in self.advertisers]
+        options += [("--slice", name) for name in self.slices]
+        options += [("--marketplace", name) for name in self.marketplaces]
+        words = ["slidr", "replay", "plan", "--from", self.window[0], "--to", self.window[1], "--model", version]
+        words += ["--mode", mode or self.mode, *[word for option in options for word in option]]
+        return shlex.join(words + (["--allow-charges"] if self.allow_charges else []))
+
+
+def _utc(time: datetime) -> datetime:
+    return time.astimezone(timezone.utc)
+
+
+def in_window(time: Column, request: Request) -> Column:
+    return (time >= F.lit(request.start)) & (time < F.lit(request.end))
+
+
+def clicks_of(lake: Lake, request: Request, versions: dict[str, int] | None = None) -> DataFrame:
+    """The clicks of window and filters with the published state as `old_…` columns (NULL where never decided), and report_slice.
+
+    `versions` pins the commits that are read, by table; None reads the newest.
+    """
+    clicks, current = (_read(lake, table, request.days, versions) for table in (CLICKS, CURRENT_DECISIONS))
+    clicks = clicks.where(in_window(F.col("click_time"), request))
+    published = current.select("click_id", *[F.col(name).alias(f"old_{name}") for name in OLD])
+    joined = clicks.join(published, on="click_id", how="left").withColumn("report_slice", slice_name())
+    scoped = narrowed(joined, request, published_slice="old_slice")
+    return scoped if request.decided_by is None else scoped.where(F.col("old_model_version") == request.decided_by)
+
+
+def narrowed(df: DataFrame, request: Request, *, published_slice: str) -> DataFrame:
+    """Rows of the request's advertisers, marketplaces and slices."""
+    if request.advertisers:
+        df = df.where(F.col("advertiser_id").isin(*request.advertisers))
+    if request.marketplaces:
+        df = df.where(F.col("marketplace").isin(*request.marketplaces))
+    if request.slices:
+        names = list(request.slices)
+        df = df.where(F.col("report_slice").isin(names) | F.coalesce(F.col(published_slice).isin(names), F.lit(False)))
+    return df
+
+
+def _read(lake: Lake, table: Table, days: list[date], versions: dict[str, int] | None) -> DataFrame:
+    return lake.read(table, days) if versions is None else lake.read_version(table, versions[table.name], days)

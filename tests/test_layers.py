@@ -1,0 +1,76 @@
+"""Imports point one way, heavy libraries have one home, and what runs on the base install does not need the training extra."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+STAGES = {"ingest", "labels", "weights", "models", "training", "calibration", "evaluation", "guardrails"}
+VALUES = {"errors", "features", "tables", "lake", "config", "session", "curves", "bundle", "bundle_files", "version", "zones", "jars", "slices"}
+HOMES = {
+    "mlflow": {"slidr/registry.py"},
+    "cvxpy": {"slidr/calibration.py"},
+    "petastorm": {"slidr/training/data.py"},
+    "torch": {"slidr/models.py", "slidr/training/data.py", "slidr/training/loop.py"},
+    "delta": {"slidr/lake.py"},
+}
+BASE = ["slidr.cli", "slidr.features.counters", "slidr.scoring", "slidr.replay.plan", "slidr.replay.apply", "slidr.monitoring"]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules() -> dict[str, set[str]]:
+    return {str(p.relative_to(ROOT)): imports(p) for folder in ("slidr", "jobs") for p in (ROOT / folder).rglob("*.py")}
+
+
+def part(path: str) -> str:
+    return Path(path).parts[1].removesuffix(".py")
+
+
+def uses(found: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in found if name.startswith("slidr.")}
+
+
+def test_imports_point_one_way() -> None:
+    allowed = {stage: VALUES | {stage} for stage in STAGES}
+    allowed["training"] |= {"models"}  # the loop trains the network that models defines; both are torch
+    allowed |= {"plots": VALUES | {"plots"}, "features": VALUES, "registry": VALUES | {"registry"}, "scoring": VALUES | {"scoring"}}
+    allowed |= {"monitoring": VALUES | {"monitoring", "scoring", "plots", "guardrails"}}
+    allowed |= {"replay": VALUES | {"replay", "scoring", "plots", "guardrails", "monitoring"}}
+    for path, found in modules().items():
+        if path.startswith("slidr/") and part(path) in allowed:
+            assert uses(found) <= allowed[part(path)] | {"errors"}, f"{path} imports {uses(found) - allowed[part(path)]}"
+
+
+def test_heavy_libraries_have_one_home() -> None:
+    for library, homes in HOMES.items():
+        users = {path for path, found in modules().items() if any(name.split(".")[0] == library for name in found)}
+        assert users == homes, f"{library} is imported by {users}"
+
+
+def test_spec_kernel_and_forward_pass_are_free_of_spark() -> None:
+    for path in ("slidr/features/spec.py", "slidr/features/kernel.py", "slidr/bundle.py", "slidr/bundle_files.py"):
+        assert not any(name.startswith("pyspark") for name in modules()[path])
+
+
+def test_the_base_install_does_not_need_the_training_extra() -> None:
+    block = "import sys\nfor name in ('torch', 'petastorm', 'cvxpy'): sys.modules[name] = None\n"
+    script = block + "".join(f"import {name}\n" for name in BASE)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_plan_depends_on_chance_or_on_built_sql() -> None:
+    banned = ("monotonically_increasing_id", "F.rand(", "F.uuid(", "pickle.load", "torch.load", "shell=True")
+    for path in modules():
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert not [word for word in banned if word in text], path
