@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from slidr.jobs import features, ingest, init, labels, models, monitor, replay, score, simulate, train
 
 from slidr import config
 from slidr.errors import UsageError
-from slidr.jobs import features, ingest, init, labels, models, monitor, replay, score, simulate, train
 from slidr.lake import days_between
 from slidr.run import Job, Outcome
 from slidr.simulator.evaluation import judge, read_truth
@@ -20,6 +20,7 @@ from slidr.tables import CURRENT_DECISIONS
 Folder = Annotated[Path, typer.Option("--folder", help="Folder of its own; an earlier demo there is replaced.")]
 Clicks = Annotated[int, typer.Option("--clicks", min=100_000, help="How many clicks of four weeks.")]
 MARK = ".slidr-demo"
+CREDITS_QUERY = "SELECT currency, direction, SUM(delta_cost_micros) / 1e6 AS amount FROM corrections GROUP BY ALL"
 FIRST_DAY = date(2025, 3, 1)
 GOOD_MODEL_ON = date(2025, 3, 20)  # version 1 learns from the days that have matured by then, and decides from here on
 OUTAGE = "label_outage:2025-03-15T00:00Z/2025-03-26T00:00Z:hours=6-18,late_days=3"
@@ -127,10 +128,12 @@ def tell(
             "Try next:",
             f"  slidr models list {conf}",
             f"  slidr replay show {planned.summary['plan_id']} {conf}",
-            f'  slidr sql {conf} "SELECT advertiser_id, currency, SUM(delta_cost_micros) / 1e6 AS delta FROM corrections GROUP BY ALL ORDER BY delta"',
+            f'  slidr sql {conf} "{CREDITS_QUERY}"',
         ]
     )
-    return Outcome({"before": before, "after": after, "whole": whole, "replay": applied.summary, "report": report}, {"What happened": rows}, said)
+    return Outcome(
+        {"before": before, "after": after, "whole": whole, "replay": applied.summary, "report": report}, {"What happened": rows}, said
+    )
 
 
 def words(title: str, judged: dict[str, Any]) -> dict[str, Any]:

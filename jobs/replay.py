@@ -17,7 +17,9 @@ from slidr.tables import REPLAYS
 
 PlanId = Annotated[str, typer.Argument(metavar="PLAN_ID", help="Id that `slidr replay plan` printed.")]
 Model = Annotated[str, typer.Option("--model", help="stable (the newest), champion, or the number of a version.")]
-Mode = Annotated[str, typer.Option("--mode", help="rescore: the model was wrong; recompute: the counters were; recompute-now: with late data.")]
+Mode = Annotated[
+    str, typer.Option("--mode", help="rescore: the model was wrong; recompute: the counters were; recompute-now: with late data.")
+]
 DecidedBy = Annotated[str | None, typer.Option("--decided-by", help="Only clicks whose published decision is of this version.")]
 Advertisers = Annotated[list[str] | None, typer.Option("--advertiser", help="Only these advertisers; repeatable.")]
 Slices = Annotated[list[str] | None, typer.Option("--slice", help="Only these slices; repeatable.")]
@@ -88,7 +90,13 @@ def apply(job: Job, plan_id: PlanId, reason: Why = None, ticket: Ticket = None) 
     money: dict[str, int] = {}
     for entry in done.money["directions"]:
         money[entry["currency"]] = money.get(entry["currency"], 0) + entry["micros"]
-    summary = {"plan_id": plan_id, "publication_no": done.publication_no, "corrections": corrections, "money": money, "already": done.already}
+    summary = {
+        "plan_id": plan_id,
+        "publication_no": done.publication_no,
+        "corrections": corrections,
+        "money": money,
+        "already": done.already,
+    }
     said = "Already applied; nothing was written." if done.already else f"Applied: {corrections:,} corrections published."
     return Outcome(summary, {"Money": _money(done.money["directions"])} if money else {}, said)
 
@@ -127,13 +135,15 @@ def _shown(job: Job, made: audit.Plan) -> Outcome:
         "Features that differ": [row for row in content["features"] if row["share"] != 1.0][:10],
     }
     summary = {"plan_id": made.plan_id, "already": made.already, "counts": made.counts, "money": made.money, "report": str(page)}
-    said = f"Plan {made.plan_id} by version {made.pins['version']}, {content['mode']}.\nReport: {page}\nPublish it: {content['commands']['publish']}"
+    publish = content["commands"]["publish"]
+    said = f"Plan {made.plan_id} by version {made.pins['version']}, {content['mode']}.\nReport: {page}\nPublish it: {publish}"
     return Outcome(summary, {title: rows for title, rows in tables.items() if rows}, said)
 
 
 def _money(directions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"direction": e["direction"], "currency": e["currency"], "clicks": e["clicks"], "amount": report.amount(e["micros"])} for e in directions
+        {"direction": e["direction"], "currency": e["currency"], "clicks": e["clicks"], "amount": report.amount(e["micros"])}
+        for e in directions
     ]
 
 

@@ -30,9 +30,20 @@ class LakeConf(Section):
     root: str
     catalog: str | None
 
+    @field_validator("root")
+    @classmethod
+    def absolute(cls, root: str) -> str:
+        # Spark takes a relative folder for the name of a table.
+        return root if "://" in root else str(Path(root).expanduser().absolute())
+
 
 class WorkConf(Section):
     root: Path
+
+    @field_validator("root")
+    @classmethod
+    def absolute(cls, root: Path) -> Path:
+        return root.expanduser().absolute()
 
 
 class RegistryConf(Section):

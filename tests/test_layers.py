@@ -7,7 +7,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 STAGES = {"ingest", "labels", "weights", "models", "training", "calibration", "evaluation", "guardrails"}
-VALUES = {"errors", "features", "tables", "lake", "config", "session", "curves", "bundle", "bundle_files", "version", "zones", "jars", "slices"}
+VALUES = {
+    "errors",
+    "features",
+    "tables",
+    "lake",
+    "config",
+    "session",
+    "curves",
+    "bundle",
+    "bundle_files",
+    "version",
+    "zones",
+    "jars",
+    "slices",
+}
 HOMES = {
     "mlflow": {"slidr/registry.py"},
     "cvxpy": {"slidr/calibration.py"},

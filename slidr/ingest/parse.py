@@ -87,10 +87,11 @@ def parse(rows: DataFrame, *, source: Source, wanted: Sequence[Wanted], conf: Co
     rows = rows.withColumns(_typed(goals, maps))
     rows = _with_row_ids(rows, goals, maps)
     for position, (name, goal) in enumerate(goals.items()):
-        rows = _derived(rows, name, goal, conf=conf)
         mapping, malformed = source.tables[name], F.col("_malformed")
-        reasons = _reasons(name, goal, maps[name], column=column, gap=mapping.session_gap)
-        reasons += _time_reasons(name, goal, conf=conf, now=now) if goal.time else []
+        fields = _field_reasons(name, goal, maps[name], column=column, gap=mapping.session_gap)
+        # Before the defaults are filled in: a value that can't be read must not pass for one that was not given.
+        rows = _derived(rows.withColumn(f"{name}__reason__text", F.coalesce(*fields)), name, goal, conf=conf)
+        reasons = [F.col(f"{name}__reason__text"), *(_time_reasons(name, goal, conf=conf, now=now) if goal.time else [])]
         inside = present(column[mapping.where]).isNotNull() if mapping.where else F.lit(True)
         # A malformed row has no columns to say which tables it was for; it is a reject of the source's first table.
         rows = rows.withColumns(
@@ -155,7 +156,7 @@ def _derived(rows: DataFrame, name: str, goal: Target, *, conf: Config) -> DataF
     )
 
 
-def _reasons(name: str, goal: Target, maps: Mapping[str, FieldMap], *, column: Mapping[str, Column], gap: bool) -> list[Column]:
+def _field_reasons(name: str, goal: Target, maps: Mapping[str, FieldMap], *, column: Mapping[str, Column], gap: bool) -> list[Column]:
     """Why the fields can't be used, in order; the first that is not NULL counts."""
     reasons = [F.lit(None).cast("string")]
     for field in goal.fields:

@@ -39,7 +39,9 @@ def settle(rows: DataFrame, *, name: str, goal: Target, mapping: TableMap, lake:
     good = rows.where(F.col("_reason").isNull())
     ranked = _merged_lines(good, goal) if mapping.order_lines else _ranked(good, goal)
     known = _known(good, goal, lake)
-    judged = _judged(ranked.join(known, on=goal.key, how="left") if known is not None else ranked.withColumn("_known", F.lit(None).cast("string")))
+    judged = _judged(
+        ranked.join(known, on=goal.key, how="left") if known is not None else ranked.withColumn("_known", F.lit(None).cast("string"))
+    )
     if mapping.session_gap:
         gap, new = conf.ingest.session_gap_minutes, F.col("_status") == NEW
         judged = gap_sessions(judged, _recent(good, lake, conf), gap_minutes=gap, new=new)
@@ -51,7 +53,9 @@ def _ranked(rows: DataFrame, goal: Target) -> DataFrame:
     """`_rank` among the rows of one id, and `_first`, the content of the row that stays."""
     times = [name for name in ("arrival_time", "decided_time") if name in rows.columns]
     order = Window.partitionBy(goal.key).orderBy(*times, "_content", "_file")
-    return rows.withColumns({"_rank": F.row_number().over(order), "_first": F.first("_content").over(order), "_line": F.lit(1)})
+    return rows.withColumns(
+        {"_rank": F.row_number().over(order), "_first": F.first("_content").over(order), "_line": F.lit(1), "_overflow": F.lit(False)}
+    )
 
 
 def _merged_lines(rows: DataFrame, goal: Target) -> DataFrame:
@@ -70,16 +74,18 @@ def _merged_lines(rows: DataFrame, goal: Target) -> DataFrame:
             "arrival_time": F.max("arrival_time").over(group),
         }
     )
+    rows = rows.withColumn("_overflow", F.col("amount_micros").isNull())
     merged = rows.withColumns({"purchase_date": F.to_date("purchase_time"), "_content": content(goal), "_rank": F.lit(1)})
     return merged.withColumn("_first", F.when(F.col("_same") == F.col("_first"), F.col("_content")).otherwise(F.col("_first")))
 
 
 def _judged(rows: DataFrame) -> DataFrame:
-    conflicts = F.col("_content") != F.coalesce("_known", "_first")
+    overflow = F.when(F.col("_overflow"), F.lit("not_a_number: amount_micros"))
+    conflict = F.when(F.col("_content") != F.coalesce("_known", "_first"), F.lit(CONFLICT))
+    rows = rows.withColumn("_reason", F.coalesce(overflow, conflict))
     repeated = F.col("_known").isNotNull() | (F.col("_rank") > 1)
     kept = F.when(F.col("_line") > 1, MERGED).when(repeated, ALREADY).otherwise(NEW)
-    rows = rows.withColumn("_status", F.when(conflicts, REJECT).otherwise(kept))
-    return rows.withColumn("_reason", F.when(conflicts, CONFLICT))
+    return rows.withColumn("_status", F.when(F.col("_reason").isNotNull(), REJECT).otherwise(kept))
 
 
 def _known(rows: DataFrame, goal: Target, lake: Lake) -> DataFrame | None:
@@ -123,7 +129,8 @@ def _of_clicks(rows: DataFrame, *, name: str, lake: Lake, run_id: str) -> DataFr
     # Two narrow steps: ids over all days, then the columns of the days that were found only.
     days = lake.read(CLICKS).select("click_id", "click_date").join(ids, on="click_id", how="left_semi").select("click_date").distinct()
     found = [row.click_date for row in days.collect()]  # bounded by the number of days in the lake
-    clicks = lake.read(CLICKS, found).select(*OF_CLICK)
+    taken = ["click_id", "click_time", "click_date"] if name == "features" else OF_CLICK
+    clicks = lake.read(CLICKS, found).select(taken)
     rows = rows.join(clicks, on="click_id", how="left")
     unknown = F.when(F.col("click_date").isNull(), F.lit("unknown_click"))
     rows = rows.withColumn("_reason", F.coalesce("_reason", unknown))

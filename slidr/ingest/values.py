@@ -95,6 +95,7 @@ def _time(text: Column, field: FieldMap) -> Column:
 
 def _iso(text: Column, zone: str) -> Column:
     text = F.upper(text)
+    text = F.regexp_replace(text, r"([T ]\d{2}:\d{2})(?![:\d])", "$1:00")
     spelled = F.regexp_replace(F.regexp_replace(text, SHORT_OFFSET, "$1$2:$3"), r"([+-]\d{2}):$", "$1:00")
     time = F.when(text.rlike(ISO), spelled.try_cast("timestamp"))
     return F.when(text.rlike(ISO_OFFSET), time).otherwise(_from_zone(time, zone))

@@ -4,7 +4,6 @@ completes what a kill left open.
 Rows of `replay_decisions` count only for replays with an `applied` event in `replays`.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,15 +13,13 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from slidr.errors import ConflictError, UsageError
+from slidr.errors import ConflictError
 from slidr.lake import Lake
 from slidr.replay import outcomes
-from slidr.replay.audit import Plan, Who, claimed_actor, events, is_open, open_replays, record, require_plan
+from slidr.replay.audit import Log, Plan, Who, claimed_actor, is_open, record, require_log
 from slidr.replay.plan import planned_rows, refuse_changed_rows, request_of, what_moved
 from slidr.tables import CORRECTIONS, CURRENT_DECISIONS, REPLAY_DECISIONS
 from slidr.version import Version
-
-PLAN_ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -38,16 +35,21 @@ class Applied:
 
 @dataclass(frozen=True)
 class Work:
-    """What the steps share."""
+    """What the steps share. `seen` counts the events of the replay; `corrected` and `state_done` say what was found published
+    at the start: the time of its corrections, and whether the published state has it.
+    """
 
     lake: Lake
     plan: Plan
-    rows: DataFrame
     who: Who
     now: datetime
+    seen: Counter[str]
+    corrected: datetime | None
+    state_done: bool
 
-    def own(self, table: DataFrame) -> DataFrame:
-        return table.where(F.col("replay_id") == self.plan.plan_id)
+    @property
+    def rows(self) -> DataFrame:
+        return planned_rows(self.lake, self.plan.plan_id)
 
     def planned(self, names: tuple[str, ...]) -> int:
         return sum(self.plan.counts[name] for name in names)
@@ -69,21 +71,31 @@ def apply_plan(
     Raises ModelRefusedError unless the version is stable, ConflictError where the plan is stale, was changed, or another
     replay of the window is half published. Once corrections are out, running it again only completes it.
     """
-    if not PLAN_ID.fullmatch(plan_id):
-        raise UsageError(f"expected a plan id of 16 hex digits, found {plan_id!r}; `slidr replay list` shows them")
-    plan = require_plan(lake, plan_id)
-    who = Who(actor or claimed_actor(), run_id or f"replay-{plan_id}", reason, ticket)
-    work = Work(lake, plan, planned_rows(lake, plan_id), who, now)
-    seen = events(lake, plan_id)
-    if seen["applied"]:
-        return _applied(work, already=True)
+    log, plan = require_log(lake, plan_id)
+    number, corrected = _publication(lake, plan_id)
+    if log.events["applied"]:
+        return Applied(plan_id, number, plan.counts, plan.money, already=True)
     refuse_changed_rows(lake, plan)
-    if not _published(work):
+    state_done = not _own(lake.read(CURRENT_DECISIONS, request_of(plan).days), plan_id).isEmpty()
+    who = Who(actor or claimed_actor(), run_id or f"replay-{plan_id}", reason, ticket)
+    work = Work(lake, plan, who, now, log.events, corrected, state_done)
+    if not (corrected or state_done):
         _refuse_version(plan, version)
-        _refuse_stale(work, seen)
+        _refuse_stale(work, log)
     for step in STEPS:
         step(work)
-    return _applied(work, already=False)
+    return Applied(plan_id, _publication(lake, plan_id)[0], plan.counts, plan.money, already=False)
+
+
+def _own(table: DataFrame, plan_id: str) -> DataFrame:
+    return table.where(F.col("replay_id") == plan_id)
+
+
+def _publication(lake: Lake, plan_id: str) -> tuple[int | None, datetime | None]:
+    """Number and time of this replay's publication; None and None where nothing is published."""
+    time = F.unix_micros(F.max("published_time")).alias("time")
+    row = _own(lake.read(CORRECTIONS), plan_id).agg(F.max("publication_no").alias("number"), time).collect()[0]
+    return row["number"], None if row["time"] is None else outcomes.from_micros(row["time"])
 
 
 def _refuse_version(plan: Plan, version: Version) -> None:
@@ -96,8 +108,8 @@ def _refuse_version(plan: Plan, version: Version) -> None:
         )
 
 
-def _refuse_stale(work: Work, seen: Counter[str]) -> None:
-    others = open_replays(work.lake, work.plan)
+def _refuse_stale(work: Work, log: Log) -> None:
+    others = log.open_beside
     if others:
         raise ConflictError(
             f"expected no half-published replay of an overlapping window, found {', '.join(others)}; complete it first with "
@@ -105,58 +117,38 @@ def _refuse_stale(work: Work, seen: Counter[str]) -> None:
         )
     moved = what_moved(work.lake, work.plan)
     if moved:
-        if is_open(seen):  # it was begun and has published nothing: give it up, so that it stands in nobody's way
-            record(work.lake, work.plan, "fail", who=work.who, now=work.now, seen=seen)
+        if is_open(work.seen):  # it was begun and has published nothing: give it up, so that it stands in nobody's way
+            record(work.lake, work.plan, "fail", who=work.who, now=work.now, seen=work.seen)
         raise ConflictError(
             f"plan {work.plan.plan_id} is stale: moved since: {'; '.join(moved)}; nothing was published; plan again:\n"
             f"  {request_of(work.plan).command(version=work.plan.pins['version'])}"
         )
 
 
-def _published(work: Work) -> bool:
-    """Whether readers can see something of this replay."""
-    corrected = work.planned(outcomes.CORRECTED) and not work.own(work.lake.read(CORRECTIONS)).isEmpty()
-    return bool(corrected) or _state_done(work)
-
-
-def _state_done(work: Work) -> bool:
-    return not work.own(work.lake.read(CURRENT_DECISIONS, request_of(work.plan).days)).isEmpty()
-
-
 def _begin(work: Work) -> None:
-    seen = events(work.lake, work.plan.plan_id)
-    if not is_open(seen):
-        record(work.lake, work.plan, "apply", who=work.who, now=work.now, seen=seen)
+    if not is_open(work.seen):
+        record(work.lake, work.plan, "apply", who=work.who, now=work.now, seen=work.seen)
 
 
 def _publish_decisions(work: Work) -> None:
-    if work.own(work.lake.read(REPLAY_DECISIONS, request_of(work.plan).days)).isEmpty():
-        rows = outcomes.replay_decisions(work.rows, replay_id=work.plan.plan_id, pins=work.plan.pins)
-        work.lake.append(rows, REPLAY_DECISIONS, token=f"slidr-replay:{work.plan.plan_id}:decisions")
+    plan_id = work.plan.plan_id
+    if _own(work.lake.read(REPLAY_DECISIONS, request_of(work.plan).days), plan_id).isEmpty():
+        rows = outcomes.replay_decisions(work.rows, replay_id=plan_id, pins=work.plan.pins)
+        work.lake.append(rows, REPLAY_DECISIONS, token=f"slidr-replay:{plan_id}:decisions")
 
 
 def _publish_corrections(work: Work) -> None:
-    if work.planned(outcomes.CORRECTED) and work.own(work.lake.read(CORRECTIONS)).isEmpty():
-        table = work.lake.read(CORRECTIONS)
-        rows = outcomes.corrections(work.rows, table, replay_id=work.plan.plan_id, pins=work.plan.pins, now=work.now)
-        work.lake.append(rows, CORRECTIONS, token=f"slidr-replay:{work.plan.plan_id}:corrections")
+    if work.planned(outcomes.CORRECTED) and not work.corrected:
+        plan_id, table = work.plan.plan_id, work.lake.read(CORRECTIONS)
+        rows = outcomes.corrections(work.rows, table, replay_id=plan_id, pins=work.plan.pins, now=work.now)
+        work.lake.append(rows, CORRECTIONS, token=f"slidr-replay:{plan_id}:corrections")
 
 
 def _publish_state(work: Work) -> None:
-    if not work.planned(outcomes.PUBLISHED) or _state_done(work):
-        return
-    time = _publication(work)["published_time"] or work.now
-    pins, run_id = work.plan.pins, work.who.run_id
-    rows = outcomes.published_state(work.rows, replay_id=work.plan.plan_id, pins=pins, run_id=run_id, now=time)
-    days = [row[0] for row in rows.select("click_date").distinct().orderBy("click_date").collect()]  # days of the window
-    work.lake.merge_rows(rows, CURRENT_DECISIONS, days, update=outcomes.REPLACED)
-
-
-def _publication(work: Work) -> dict[str, Any]:
-    """publication_no and published_time of this replay's corrections; None and None without any."""
-    own = work.own(work.lake.read(CORRECTIONS)).agg(F.max("publication_no").alias("publication_no"), F.max("published_time").alias("time"))
-    row = own.withColumn("time", F.unix_micros("time")).collect()[0]
-    return {"publication_no": row["publication_no"], "published_time": row["time"] and outcomes.from_micros(row["time"])}
+    if work.planned(outcomes.PUBLISHED) and not work.state_done:
+        plan, time = work.plan, work.corrected or work.now
+        rows = outcomes.published_state(work.rows, replay_id=plan.plan_id, pins=plan.pins, run_id=work.who.run_id, now=time)
+        work.lake.merge_rows(rows, CURRENT_DECISIONS, request_of(plan).days, update=outcomes.REPLACED)
 
 
 def _reconcile(work: Work) -> None:
@@ -164,7 +156,7 @@ def _reconcile(work: Work) -> None:
     keys = ["advertiser_id", "currency", "direction"]
     sums = [F.count(F.lit(1)).alias("clicks"), F.coalesce(F.sum("delta_cost_micros"), F.lit(0)).alias("micros")]
     planned = work.rows.where(F.col("outcome").isin(*outcomes.CORRECTED)).groupBy(keys).agg(*sums)
-    published = work.own(work.lake.read(CORRECTIONS)).groupBy(keys).agg(*sums)
+    published = _own(work.lake.read(CORRECTIONS), work.plan.plan_id).groupBy(keys).agg(*sums)
     differing = planned.unionAll(published).groupBy(*keys, "clicks", "micros").count().where("count <> 2")
     found = differing.select("advertiser_id").distinct().orderBy("advertiser_id").limit(5).collect()
     if found:
@@ -176,12 +168,7 @@ def _reconcile(work: Work) -> None:
 
 
 def _finish(work: Work) -> None:
-    record(work.lake, work.plan, "applied", who=work.who, now=work.now, seen=events(work.lake, work.plan.plan_id))
-
-
-def _applied(work: Work, *, already: bool) -> Applied:
-    number = _publication(work)["publication_no"]
-    return Applied(work.plan.plan_id, number, work.plan.counts, work.plan.money, already)
+    record(work.lake, work.plan, "applied", who=work.who, now=work.now, seen=work.seen)
 
 
 # The order is part of the contract: the record, what was decided, the feed, the published state, the proof, the record.

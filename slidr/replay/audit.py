@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,10 +11,12 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from slidr.errors import InputError
+from slidr.errors import InputError, UsageError
 from slidr.lake import Lake
-from slidr.replay.pins import canonical
+from slidr.replay.pins import ID_DIGITS, canonical
 from slidr.tables import REPLAYS
+
+PLAN_ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
 
 
 @dataclass(frozen=True)
@@ -55,21 +58,53 @@ def claimed_actor() -> str:
         return "unknown"
 
 
-def find(lake: Lake, plan_id: str) -> Plan | None:
-    """The plan on record under an id, or None."""
+@dataclass(frozen=True)
+class Log:
+    """What is on record about one plan: the plan, its events, and overlapping replays that were begun and not completed."""
+
+    plan: Plan | None
+    events: Counter[str]
+    open_beside: list[str]
+
+
+def read(lake: Lake, plan_id: str) -> Log:
+    """One pass over the log, which holds a few rows per replay."""
     if not lake.exists(REPLAYS):
-        return None
-    rows = lake.read(REPLAYS).where((F.col("replay_id") == plan_id) & (F.col("event") == "plan")).limit(1).collect()
-    if not rows:
-        return None
-    parts = {name: json.loads(rows[0][name]) for name in ("counts", "money", "details")}
-    return Plan(plan_id=plan_id, pins=json.loads(rows[0]["plan"]), already=True, **parts)
+        return Log(None, Counter(), [])
+    own_plan = (F.col("replay_id") == plan_id) & (F.col("event") == "plan")
+    parts = [F.when(own_plan, F.col(name)).alias(name) for name in ("plan", "counts", "money", "details")]
+    window = [F.unix_micros(name).alias(name) for name in ("window_from", "window_to")]
+    rows = lake.read(REPLAYS).select("replay_id", "event", *window, *parts).collect()
+    seen: dict[str, Counter[str]] = {}
+    for row in rows:
+        seen.setdefault(row["replay_id"], Counter())[row["event"]] += 1
+    own = [row for row in rows if row["replay_id"] == plan_id]
+    beside = {
+        row["replay_id"]
+        for row in rows
+        if own and row["replay_id"] != plan_id and row["window_from"] < own[0]["window_to"] and row["window_to"] > own[0]["window_from"]
+    }
+    found = next((row for row in own if row["event"] == "plan"), None)
+    plan = None
+    if found:
+        numbers = {name: json.loads(found[name]) for name in ("counts", "money", "details")}
+        plan = Plan(plan_id=plan_id, pins=json.loads(found["plan"]), already=True, **numbers)
+    return Log(plan, seen.get(plan_id, Counter()), sorted(name for name in beside if is_open(seen[name])))
 
 
-def events(lake: Lake, replay_id: str) -> Counter[str]:
-    """How often each event of a replay is on record."""
-    rows = lake.read(REPLAYS).where(F.col("replay_id") == replay_id).groupBy("event").count().collect()  # a handful of events
-    return Counter({row["event"]: row["count"] for row in rows})
+def require_plan(lake: Lake, plan_id: str) -> Plan:
+    """The plan on record. Raises UsageError for what can't be an id, InputError for one that is not on record."""
+    return require_log(lake, plan_id)[1]
+
+
+def require_log(lake: Lake, plan_id: str) -> tuple[Log, Plan]:
+    """`read` and its plan, with the errors of `require_plan`."""
+    if not PLAN_ID.fullmatch(plan_id):
+        raise UsageError(f"expected a plan id of {ID_DIGITS} hex digits, found {plan_id!r}; `slidr replay list` shows them")
+    log = read(lake, plan_id)
+    if log.plan is None:
+        raise InputError(f"expected the id of a plan on record, found {plan_id}, which is not; make one with `slidr replay plan`")
+    return log, log.plan
 
 
 def is_open(events: Counter[str]) -> bool:
@@ -77,19 +112,9 @@ def is_open(events: Counter[str]) -> bool:
     return events["apply"] > events["fail"] and not events["applied"]
 
 
-def open_replays(lake: Lake, plan: Plan) -> list[str]:
-    """Other replays of overlapping windows that were begun and not completed; their corrections may be out and their state not."""
-    start, end = plan.window
-    overlapping = (F.col("window_from") < F.lit(end)) & (F.col("window_to") > F.lit(start)) & (F.col("replay_id") != plan.plan_id)
-    rows = lake.read(REPLAYS).where(overlapping).groupBy("replay_id", "event").count().collect()  # replays of one window: a few
-    found: dict[str, Counter[str]] = {}
-    for row in rows:
-        found.setdefault(row["replay_id"], Counter())[row["event"]] = row["count"]
-    return sorted(replay_id for replay_id, seen in found.items() if is_open(seen))
-
-
 def record(lake: Lake, plan: Plan, event: str, *, who: Who, now: datetime, seen: Counter[str]) -> None:
-    """Appends one event of a plan; `seen` are the events on record, so that a commit that landed unseen is not repeated."""
+    """Appends one event of a plan; `seen` counts the events on record, and now this one: the token of a commit
+    that landed unseen is not used again."""
     start, end = plan.window
     row = {
         "replay_id": plan.plan_id,
@@ -113,9 +138,4 @@ def record(lake: Lake, plan: Plan, event: str, *, who: Who, now: datetime, seen:
     frame = lake.spark.createDataFrame([tuple(row[name] for name in REPLAYS.names)], REPLAYS.schema)
     lake.append(frame, REPLAYS, token=f"slidr-replay:{plan.plan_id}:{event}:{seen[event]}")
 
-
-def require_plan(lake: Lake, plan_id: str) -> Plan:
-    plan = find(lake, plan_id)
-    if plan is None:
-        raise InputError(f"expected the id of a plan on record, found {plan_id}, which is not; make one with `slidr replay plan`")
-    return plan
+    seen[event] += 1

@@ -23,15 +23,13 @@ def used(lake: Lake, *, request: Request, spec: FeatureSpec, commit: int) -> Dat
     return counters.prefer_logged(stored.where(in_window(F.col("click_time"), request)))
 
 
-def require_used(lake: Lake, *, request: Request, version: Version, commit: int) -> DataFrame:
-    """`used`, or InputError with the command that computes features where none are stored."""
-    stored = used(lake, request=request, spec=version.bundle.spec, commit=commit) if commit >= 0 else None
-    if stored is None or stored.isEmpty():
+def require(found: bool, *, request: Request, version: Version) -> None:
+    """Raises InputError with the command that computes features, unless some were found."""
+    if not found:
         raise InputError(
-            f"expected stored features of spec {version.bundle.spec.spec_id} in the window, found none; compute them anew:\n"
+            f"expected stored features of spec {version.bundle.spec.spec_id} for clicks of the window, found none; compute them anew:\n"
             f"  {request.command(version=version.number, mode='recompute')}"
         )
-    return stored
 
 
 def computed(lake: Lake, *, request: Request, spec: FeatureSpec, commit: int, zones: Mapping[str, str]) -> DataFrame:

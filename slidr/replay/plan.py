@@ -4,6 +4,7 @@ The planned rows and, where computed, the features lie under the lake's `_plans/
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
@@ -20,7 +21,7 @@ from slidr.guardrails import Check, check_replay, require
 from slidr.lake import Lake
 from slidr.replay import features as replay_features
 from slidr.replay import numbers, outcomes, pins
-from slidr.replay.audit import Plan, Who, claimed_actor, events, find, record
+from slidr.replay.audit import Plan, Who, claimed_actor, read, record
 from slidr.replay.request import Request, clicks_of
 from slidr.tables import CLICKS, features_table
 from slidr.version import STATES, Version
@@ -57,7 +58,7 @@ def make_plan(
     scoped = clicks_of(lake, request, versions)
     pinned = _pin(scoped, request=request, version=version, conf=conf, versions=versions)
     plan_id = pins.plan_id(pins.canonical(pinned))
-    known = find(lake, plan_id)
+    known = read(lake, plan_id).plan
     if known and intact(lake, known):
         return known
     stored = _features(lake, scoped, plan_id, request=request, version=version, conf=conf, versions=versions, features_for=features_for)
@@ -66,7 +67,7 @@ def make_plan(
         return known
     plan = _measure(lake, plan_id, pinned, request=request, version=version, conf=conf, override=override)
     who = Who(actor or claimed_actor(), run_id or f"replay-{plan_id}", reason, ticket)
-    record(lake, plan, "plan", who=who, now=now, seen=events(lake, plan_id))
+    record(lake, plan, "plan", who=who, now=now, seen=Counter())
     return plan
 
 
@@ -130,7 +131,9 @@ def _features(
         return features_for(scoped)
     if request.mode == "rescore":
         pins.refuse_other_spec(scoped, request=request, version=version)
-        return replay_features.require_used(lake, request=request, version=version, commit=versions[features_table(spec).name])
+        commit = versions[features_table(spec).name]
+        replay_features.require(commit >= 0, request=request, version=version)
+        return replay_features.used(lake, request=request, spec=spec, commit=commit)
     path = f"{lake.plan_path(plan_id)}/features"
     built = replay_features.computed(lake, request=request, spec=spec, commit=versions[CLICKS.name], zones=conf.marketplaces)
     built.write.mode("overwrite").parquet(path)
@@ -150,7 +153,9 @@ def _measure(
     """The plan with its numbers. Raises GuardrailError."""
     rows = planned_rows(lake, plan_id)
     cells = numbers.cells(rows)
-    counts, money = numbers.counts(cells), numbers.money(cells, numbers.largest_advertisers(rows))
+    counts = numbers.counts(cells)
+    replay_features.require(counts["no_features"] + counts["upstream"] < counts["clicks"], request=request, version=version)
+    money = numbers.money(cells, numbers.largest_advertisers(rows))
     hours = numbers.window_hours(rows, numbers.labels_of(lake, request))
     measured = numbers.for_guardrails(counts, money, hours, outcomes.CORRECTED)
     checks = check_replay(**measured, **conf.replay.model_dump())

@@ -80,20 +80,18 @@ def _shares(hours: list[dict[str, Any]]) -> list[tuple[str, float | None, float 
         "FPR: invalid / purchasing clicks": ("purchasing_invalid_{}", "purchasing"),
         "robotic coverage: invalid / clicks of heavy sessions": ("heavy_invalid_{}", "heavy"),
     }
-    return [
-        (text, *(_share(total[part.format(state)], total[whole.format(state)]) for state in ("before", "after")))  # type: ignore[misc]
-        for text, (part, whole) in parts.items()
-        if hours
-    ]
+    states = ("before", "after")
+    shares = {text: [_share(total, part.format(state), whole.format(state)) for state in states] for text, (part, whole) in parts.items()}
+    return [(text, before, after) for text, (before, after) in shares.items()]
 
 
-def _share(part: int, whole: int) -> float | None:
-    return share(part, whole) if whole else None
+def _share(counts: Mapping[str, int], part: str, whole: str) -> float | None:
+    return share(counts[part], counts[whole]) if counts.get(whole) else None
 
 
 def _by_difference(features: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
     """Feature differences with the share of equal clicks, the most different first."""
-    rows = [{**row, "share": _share(row["equal"], row["compared"])} for row in features or []]
+    rows = [{**row, "share": _share(row, "equal", "compared")} for row in features or []]
     return sorted(rows, key=lambda row: (row["share"] if row["share"] is not None else 1.0, row["feature"]))
 
 

@@ -1,0 +1,175 @@
+"""The real jobs, end to end on tiny traffic, in one lake: each command as a user gives it, twice, and with bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from typer.testing import CliRunner, Result
+
+from slidr import config, tables
+from slidr.cli import app
+from slidr.lake import Lake
+
+CLICKS = "60000"
+SMALL = {
+    "spark.shuffle_partitions": "2",
+    "training.epochs": "2",
+    "calibration.fpr_budget": "0.05",
+    "calibration.min_coverage": "0.0",
+    "guardrails.min_hour_clicks": "50",
+    "guardrails.min_purchasing": "50",
+    "guardrails.max_judging_fpr": "0.5",
+    "weights.max_weight": "500",
+    "weights.min_cell": "5",
+}
+
+
+class World:
+    """One lake on made traffic, and the commands on it."""
+
+    def __init__(self, root: Path, spark: SparkSession) -> None:
+        self.root, self.spark = root, spark
+        places = {
+            "lake.root": root / "lake",
+            "work.root": root / "work",
+            "registry.uri": f"sqlite:///{root}/registry.db",
+            "registry.artifacts": root / "artifacts",
+        }
+        self.options = [word for key, value in {**places, **SMALL}.items() for word in ("--set", f"{key}={value}")]
+        self.lake = Lake(spark, str(root / "lake"))
+
+    def run(self, *words: str) -> Result:
+        shipped = ["--conf", str(config.shipped("local.yaml"))]
+        return CliRunner().invoke(app, [*words, *shipped, *self.options, "--json", "-q"])
+
+    def ok(self, *words: str, code: int = 0) -> dict:
+        result = self.run(*words)
+        assert result.exit_code == code, f"{words}: {result.exit_code}\n{result.output}\n{result.stderr}"
+        return json.loads(result.stdout.strip().splitlines()[-1])
+
+    def rows(self, table: tables.Table) -> int:
+        return self.lake.read(table).count()
+
+
+@pytest.fixture(scope="module")
+def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = World(tmp_path_factory.mktemp("world"), spark)
+    world.ok("init")
+    traffic = str(world.root / "traffic")
+    world.ok("simulate", traffic, "--clicks", CLICKS, "--days", "24", "--start", "2025-03-01", "--seed", "5")
+    world.ok("ingest", "--source", "canonical_purchases", f"{traffic}/purchases")
+    world.ok("ingest", "--source", "canonical", f"{traffic}/clicks")
+    world.ok("features", "--from", "2025-03-01", "--to", "2025-03-21")
+    world.ok("labels", "--from", "2025-03-08", "--to", "2025-03-18", "--as-of", "2025-03-20")
+    return world
+
+
+def test_ingesting_again_adds_nothing_and_makes_no_commit(world: World) -> None:
+    before = world.lake.version(tables.CLICKS)
+    again = world.ok("ingest", "--source", "canonical", str(world.root / "traffic" / "clicks"))
+    assert again["tables"]["clicks"]["already_there"] == again["tables"]["clicks"]["rows_in"] == int(CLICKS)
+    assert (world.lake.version(tables.CLICKS), world.rows(tables.CLICKS)) == (before, int(CLICKS))
+
+
+def test_init_again_changes_nothing(world: World) -> None:
+    before = [world.lake.version(table) for table in tables.ALL if table is not tables.RUNS]
+    world.ok("init")
+    assert [world.lake.version(table) for table in tables.ALL if table is not tables.RUNS] == before
+
+
+def test_the_chain_from_training_to_a_published_replay(world: World) -> None:
+    world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21", code=8)  # no champion yet
+    trained = world.ok("train", "--as-of", "2025-03-20")
+    assert (trained["version"], trained["new"]) == ("1", True)
+    assert world.ok("train", "--as-of", "2025-03-20")["new"] is False
+    assert 0 < trained["bundle_metrics"]["judging_ivr"] < 0.6
+    world.ok("models", "mark-stable", "1", "--reason", "too early", code=8)
+    world.ok("models", "promote", "1", "--reason", "first")
+    first = world.ok("score", "--from", "2025-03-20", "--to", "2025-03-20T12:00Z")
+    day = world.lake.read(tables.CLICKS).where("click_date = '2025-03-20'").count()
+    second = world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21")
+    assert first["new_decisions"] > 0
+    assert first["new_decisions"] + second["new_decisions"] == day
+    assert world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21")["new_decisions"] == 0
+    identity_replay(world, day)
+    never_decided_replay(world)
+
+
+def identity_replay(world: World, day: int) -> None:
+    """Promise 6: through the version that decided the window, on the features that it used, nothing changes."""
+    world.ok("models", "mark-stable", "1", "--reason", "by hand")
+    plan = world.ok("replay", "plan", "--from", "2025-03-20", "--to", "2025-03-21", "--allow-charges")
+    assert plan["counts"]["clicks"] == day
+    assert not plan["money"]["directions"]
+    applied = world.ok("replay", "apply", plan["plan_id"])
+    assert (applied["corrections"], applied["already"]) == (0, False)
+    assert world.ok("replay", "apply", plan["plan_id"])["already"] is True
+    assert world.rows(tables.CORRECTIONS) == 0
+
+
+def never_decided_replay(world: World) -> None:
+    """A day that was never scored is decided by a replay from clicks alone."""
+    plan = world.ok("replay", "plan", "--from", "2025-03-19", "--to", "2025-03-20", "--mode", "recompute", "--override", "test")
+    world.ok("replay", "apply", plan["plan_id"])
+    undecided = world.lake.read(tables.CLICKS).where("click_date = '2025-03-19'")
+    current = world.lake.read(tables.CURRENT_DECISIONS).where("click_date = '2025-03-19'")
+    assert current.count() == undecided.count()
+    assert world.rows(tables.CORRECTIONS) == current.where("is_invalid and basis != 'upstream'").count() > 0
+    assert world.ok("replay", "list")["replays"]
+    assert world.ok("replay", "show", plan["plan_id"])["events"]
+
+
+def test_daily_is_idempotent_by_date(world: World) -> None:
+    first = world.ok("daily", "--date", "2025-03-21")
+    versions = [world.lake.version(t) for t in (tables.CLICKS, tables.LABELS, tables.DECISIONS, tables.MODEL_PROMOTIONS)]
+    second = world.ok("daily", "--date", "2025-03-21")
+    assert first["features"] > 0
+    assert (second["features"], second["decisions"], second["labels"]) == (0, 0, 0)
+    assert [world.lake.version(t) for t in (tables.CLICKS, tables.LABELS, tables.DECISIONS, tables.MODEL_PROMOTIONS)] == versions
+
+
+def test_monitor_measures_and_draws(world: World) -> None:
+    seen = world.ok("monitor", "--from", "2025-03-20", "--to", "2025-03-21")
+    assert seen["verdict"] in ("ok", "deviating", "too_few")
+    assert Path(seen["picture"]).stat().st_size > 5_000
+    metrics = world.lake.read(tables.SLICE_METRICS).where("click_date = '2025-03-20' and view = 'first'")
+    assert metrics.agg({"clicks": "sum"}).collect()[0][0] == world.lake.read(tables.DECISIONS).where("click_date = '2025-03-20'").count()
+
+
+def test_looking_things_up(world: World) -> None:
+    assert world.ok("sql", "SELECT count(*) AS n FROM clicks")["rows"] == [{"n": int(CLICKS)}]
+    world.ok("sql", "DROP TABLE clicks", code=2)
+    world.ok("sql", "WITH x AS (SELECT 1) INSERT INTO clicks SELECT * FROM x", code=2)
+    assert {row["table"] for row in world.ok("tables")["tables"]} >= {"clicks", "corrections"}
+
+
+def test_every_run_leaves_its_record(world: World) -> None:
+    result = world.ok("features", "--from", "2030-01-01", "--to", "2030-01-02", code=9)
+    assert "ingest them first" in result["message"]
+    record = json.loads((world.root / "work" / "runs" / result["run_id"] / "run_result.json").read_text())
+    assert record["exit_code"] == 9
+    row = world.lake.read(tables.RUNS).where(f"run_id = '{result['run_id']}'").collect()[0]
+    assert (row["outcome"], row["exit_code"]) == ("refused", 9)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("score", "--from", "2025-03-20T00:00", "--to", "2025-03-21"), 2, "offset"),
+        (("score", "--from", "2025-03-21", "--to", "2025-03-20"), 2, "before"),
+        (("features", "--from", "2025-03-20T01:00Z", "--to", "2025-03-21"), 2, "whole UTC days"),
+        (("labels", "--from", "soon", "--to", "2025-03-21"), 2, "expected a date"),
+        (("ingest", "--source", "nobody", "x"), 3, "canonical"),
+        (("ingest", "--source", "canonical", "/does/not/exist"), 3, "exist"),
+        (("replay", "apply", "../../etc"), 2, "hex"),
+        (("replay", "plan", "--from", "2025-03-20", "--to", "2125-03-21"), 2, "passed"),
+        (("models", "show", "99"), 8, "99"),
+        (("train", "--as-of", "2025-03-10"), 9, "matured"),
+        (("simulate", "out", "--incident", "flood:2025-03-01/2025-03-02"), 2, "label_outage"),
+    ],
+)
+def test_bad_input_is_one_clear_error(world: World, words: tuple[str, ...], code: int, message: str) -> None:
+    result = world.ok(*words, code=code)
+    assert message in result["message"]
+    assert "Traceback" not in result["message"]

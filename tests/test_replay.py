@@ -1,0 +1,378 @@
+"""Replay: the plan is what happens, nothing twice, nothing lost, nobody charged without leave, all on record."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from slidr import scoring
+from slidr.config import Config
+from slidr.errors import ConflictError, GuardrailError, InputError, ModelRefusedError, NothingToDoError, UsageError
+from slidr.features.spec import FeatureSpec
+from slidr.lake import Lake
+from slidr.replay import apply, plan, report
+from slidr.replay.plan import Plan, make_plan
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, features_table
+from tests import worlds
+from tests.frames import at, click, frame
+from tests.oracles_replay import naive_replay
+from tests.worlds import DAYS, END, FIRST, NOW, SECOND, SPEC, copy_of, request, rows_of, state, version, versions_of
+
+READ = (CLICKS, features_table(SPEC), LABELS, DECISIONS, REPLAY_DECISIONS, CORRECTIONS, CURRENT_DECISIONS)
+
+
+@pytest.fixture(scope="module")
+def loose(conf: Config) -> Config:
+    """Guardrails that let everything through: a tiny world changes half of its clicks."""
+    return conf.model_copy(update={"replay": conf.replay.model_copy(update={"max_changed_share": 1.0, "max_fpr": 1.0})})
+
+
+@pytest.fixture(scope="module")
+def template(spark: SparkSession, loose: Config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = str(tmp_path_factory.mktemp("template") / "lake")
+    worlds.fill(Lake(spark, root), loose)
+    return root
+
+
+@pytest.fixture
+def world(template: str, spark: SparkSession, tmp_path: Path) -> Lake:
+    return copy_of(template, spark, str(tmp_path / "lake"))
+
+
+@pytest.fixture(scope="module")
+def planned(template: str, spark: SparkSession, loose: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Plan]:
+    """A world in which a replay through version 2, charges allowed, is planned."""
+    lake = copy_of(template, spark, str(tmp_path_factory.mktemp("planned") / "lake"))
+    return lake.root, make_plan(lake, request=request(allow_charges=True), version=version("2"), conf=loose, now=NOW)
+
+
+@pytest.fixture
+def planned_world(planned: tuple[str, Plan], spark: SparkSession, tmp_path: Path) -> Lake:
+    return copy_of(planned[0], spark, str(tmp_path / "lake"))
+
+
+def replay(lake: Lake, conf: Config, number: str, **given: Any) -> tuple[Plan, apply.Applied]:
+    made = make_plan(lake, request=request(**given), version=version(number), conf=conf, now=NOW)
+    return made, apply.apply_plan(lake, plan_id=made.plan_id, version=version(number), now=NOW)
+
+
+def published(lake: Lake, plan_id: str) -> dict[str, int | None]:
+    rows = lake.read(CORRECTIONS).where(F.col("replay_id") == plan_id).select("click_id", "delta_cost_micros").collect()
+    assert len({row[0] for row in rows}) == len(rows)
+    return {row[0]: row[1] for row in rows}
+
+
+def changed(made: Plan) -> int:
+    return sum(made.counts[name] for name in ("newly_invalid", "first_decided_invalid", "reinstated"))
+
+
+def decided_state(lake: Lake) -> dict[str, tuple[bool, str]]:
+    return {name: (invalid, number) for name, (invalid, number, _) in state(lake).items()}
+
+
+def expected(lake: Lake, number: str, **given: Any) -> tuple[dict[str, tuple[bool, str]], dict[str, int | None]]:
+    bundle = version(number).bundle
+    clicks = worlds.made_clicks()
+    return naive_replay(
+        decided_state(lake), clicks, request=request(**given), number=number, bundle=bundle, unknown=worlds.WITHOUT_FEATURES
+    )
+
+
+def test_a_plan_changes_no_published_table_and_is_recorded_once(world: Lake, loose: Config) -> None:
+    before = versions_of(world, *READ)
+    made = make_plan(world, request=request(), version=version("2", "candidate"), conf=loose, now=NOW, actor="ann", ticket="T-1")
+    again = make_plan(world, request=request(), version=version("2", "candidate"), conf=loose, now=NOW + timedelta(hours=1))
+    assert versions_of(world, *READ) == before
+    assert (made.already, again.already, again.plan_id) == (False, True, made.plan_id)
+    assert [again.counts, again.money, again.details] == [json.loads(json.dumps(part)) for part in (made.counts, made.money, made.details)]
+    events = world.read(REPLAYS).select("event", "actor", "ticket", "model_version").collect()
+    assert [tuple(row) for row in events] == [("plan", "ann", "T-1", "2")]
+    assert made.pins["tables"]["clicks"] == before["clicks"]
+    other = make_plan(world, request=request(allow_charges=True), version=version("2"), conf=loose, now=NOW)
+    assert other.plan_id != made.plan_id
+
+
+def test_credits_only_unless_charges_are_allowed(world: Lake, loose: Config) -> None:
+    """The whole default replay against the naive one: upstream and featureless clicks, foreign decisions, undecided clicks."""
+    after, corrections = expected(world, "2")
+    firsts = {name: first for name, (_, _, first) in state(world).items()}
+    made, applied = replay(world, loose, "2")
+    assert published(world, made.plan_id) == corrections
+    assert decided_state(world) == after
+    assert {name: first for name, (_, _, first) in state(world).items() if name in firsts} == firsts
+    assert all((micros or 0) <= 0 for micros in corrections.values())
+    assert made.counts["reinstated"] == 0
+    assert made.counts["kept"] == 9  # 2 upstream, 1 without features, 6 that would be charged
+    assert set(worlds.UNDECIDED) <= set(after)
+    assert any(number == "live-3" for _, number in after.values())
+    assert applied.publication_no == 1
+    table = [
+        tuple(row)
+        for row in world.read(CORRECTIONS).groupBy("direction", "currency").agg(F.count("*"), F.sum("delta_cost_micros")).collect()
+    ]
+    plan_money = [(row["direction"], row["currency"], row["clicks"], row["micros"]) for row in made.money["directions"]]
+    assert sorted(table) == sorted(plan_money)
+    ordinals = [row[0] for row in world.read(CORRECTIONS).orderBy("click_time").select("ordinal").collect()]
+    assert ordinals == list(range(1, len(corrections) + 1))
+    decisions = world.read(REPLAY_DECISIONS)
+    assert (decisions.count(), decisions.where("not decided").count()) == (32, 9)
+    columns = ("click_id", "billing_month", "old_model_version", "new_model_version", "old_is_invalid", "new_is_invalid", "mode")
+    assert set(world.read(CORRECTIONS).select(*columns[1:]).where("click_date = '2026-03-02'").collect()) == {
+        ("2026-03", "live-3", "2", False, True, "rescore")
+    }
+    row = world.read(CURRENT_DECISIONS).where("click_id = 'c31'").collect()[0]
+    assert (row["basis"], row["spec_id"], row["replay_id"], row["first_is_invalid"]) == ("model", SPEC.spec_id, made.plan_id, None)
+    first_decision_comes_later(world)
+
+
+def first_decision_comes_later(world: Lake) -> None:
+    """Scoring decides a click that a replay decided before: the first decision is filled in, the published state stays."""
+    before = state(world)
+    worlds.decide(world, world.read(CLICKS))
+    after = state(world)
+    assert {name: row[:2] for name, row in after.items()} == {name: row[:2] for name, row in before.items()}
+    assert {name for name in after if after[name] != before[name]} == set(worlds.UNDECIDED)
+    assert all(first is not None for _, _, first in after.values())
+    versions = versions_of(world, DECISIONS, CURRENT_DECISIONS)
+    assert scoring.publish_first(world, world.read(DECISIONS, DAYS), DAYS) == 0
+    assert versions_of(world, DECISIONS, CURRENT_DECISIONS) == versions
+
+
+def test_identity_then_there_and_back_again(world: Lake, loose: Config) -> None:
+    """The deciding version corrects nothing; A, B, A nets to zero clicks and zero money; publications have no gaps."""
+    decided = {"end": at("2026-03-01 11:10:00"), "allow_charges": True}  # all of these clicks were decided by version 1
+    before = {name: row[0] for name, row in state(world).items()}
+    made, applied = replay(world, loose, "1", **decided)
+    assert (changed(made), applied.publication_no, made.counts["clicks"]) == (0, None, 14)
+    assert world.read(CORRECTIONS).count() == 0
+    there, applied_there = replay(world, loose, "2", **decided)
+    back, applied_back = replay(world, loose, "1", **decided)
+    assert {name: row[0] for name, row in state(world).items()} == before
+    assert changed(there) == changed(back) > 0
+    sums: Counter[str] = Counter()
+    for made in (there, back):
+        sums.update({name: micros or 0 for name, micros in published(world, made.plan_id).items()})
+    assert set(sums.values()) == {0}
+    assert [a.publication_no for a in (applied_there, applied_back)] == [1, 2]
+    repeat = make_plan(world, request=request(**decided), version=version("1"), conf=loose, now=NOW)
+    assert changed(repeat) == 0
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes the next apply die right after its n-th step."""
+
+    def after(number: int) -> None:
+        def die(work: apply.Work) -> None:
+            raise KeyboardInterrupt(f"killed after step {number}")
+
+        monkeypatch.setattr(apply, "STEPS", (*STEPS[:number], die))
+
+    return after
+
+
+STEPS = apply.STEPS
+
+
+def test_killed_after_every_step_ends_like_an_undisturbed_run(
+    planned: tuple[str, Plan],
+    planned_world: Lake,
+    spark: SparkSession,
+    tmp_path: Path,
+    killed: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    smooth = copy_of(planned[0], spark, str(tmp_path / "smooth"))
+    plan_id, deciding = planned[1].plan_id, version("2")
+    whole = apply.apply_plan(smooth, plan_id=plan_id, version=deciding, now=NOW)
+    for number in range(1, len(STEPS)):
+        killed(number)
+        with pytest.raises(KeyboardInterrupt):
+            apply.apply_plan(planned_world, plan_id=plan_id, version=deciding, now=NOW)
+    monkeypatch.setattr(apply, "STEPS", STEPS)
+    resumed = apply.apply_plan(planned_world, plan_id=plan_id, version=deciding, now=NOW)
+    assert resumed == whole
+    for table in worlds.PUBLISHED:
+        assert rows_of(planned_world, table) == rows_of(smooth, table), table.name
+    commits = versions_of(planned_world, *worlds.PUBLISHED)
+    again = apply.apply_plan(planned_world, plan_id=plan_id, version=version("2", "revoked"), now=NOW)
+    assert again == replace(whole, already=True)
+    assert versions_of(planned_world, *worlds.PUBLISHED) == commits
+
+
+def test_half_published_blocks_others_and_is_completed(
+    planned: tuple[str, Plan], planned_world: Lake, loose: Config, killed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_plan(planned_world, request=request(), version=version("3"), conf=loose, now=NOW)
+    killed(3)  # corrections are out, the published state is not
+    with pytest.raises(KeyboardInterrupt):
+        apply.apply_plan(planned_world, plan_id=planned[1].plan_id, version=version("2"), now=NOW)
+    monkeypatch.setattr(apply, "STEPS", STEPS)
+    with pytest.raises(ConflictError, match=f"half-published.*{planned[1].plan_id}"):
+        apply.apply_plan(planned_world, plan_id=other.plan_id, version=version("3"), now=NOW)
+    late_click(planned_world, FIRST)  # does not stop what readers of the corrections have seen already
+    apply.apply_plan(planned_world, plan_id=planned[1].plan_id, version=version("2", "suspect"), now=NOW)
+    with pytest.raises(ConflictError, match="stale.*clicks of the window .32 then, 33 now.*published decisions"):
+        apply.apply_plan(planned_world, plan_id=other.plan_id, version=version("3"), now=NOW)
+
+
+def late_click(lake: Lake, day: Any) -> None:
+    lake.append(frame(lake.spark, CLICKS, [click("late", day + timedelta(hours=20), arrival_time=END)]), CLICKS)
+
+
+def test_stale_plans_are_refused_and_other_days_do_not_matter(
+    planned: tuple[str, Plan], planned_world: Lake, killed: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_id = planned[1].plan_id
+    late_click(planned_world, END)
+    assert plan.what_moved(planned_world, planned[1]) == []
+    killed(2)  # begun, nothing published
+    with pytest.raises(KeyboardInterrupt):
+        apply.apply_plan(planned_world, plan_id=plan_id, version=version("2"), now=NOW)
+    monkeypatch.setattr(apply, "STEPS", STEPS)
+    late_click(planned_world, SECOND)
+    for _ in range(2):
+        with pytest.raises(ConflictError, match="is stale: moved since: clicks of the window .32 then, 33 now.") as caught:
+            apply.apply_plan(planned_world, plan_id=plan_id, version=version("2"), now=NOW)
+    assert caught.value.exit_code == 5
+    events = [row[0] for row in planned_world.read(REPLAYS).select("event").collect()]
+    assert Counter(events) == {"plan": 1, "apply": 1, "fail": 1}
+    assert planned_world.read(CORRECTIONS).isEmpty()
+
+
+def test_what_apply_refuses(planned: tuple[str, Plan], planned_world: Lake, loose: Config) -> None:
+    plan_id = planned[1].plan_id
+    commits = versions_of(planned_world, *worlds.PUBLISHED)
+
+    def applying(given: str = plan_id, **changes: Any) -> apply.Applied:
+        return apply.apply_plan(planned_world, plan_id=given, version=replace(version("2"), **changes), now=NOW)
+
+    for wrong in ("../../etc", plan_id.upper(), plan_id + "0", ""):
+        with pytest.raises(UsageError, match="plan id"):
+            applying(wrong)
+    with pytest.raises(InputError, match="not; make one"):
+        applying("0123456789abcdef")
+    for unstable in ("candidate", "champion", "suspect", "revoked"):
+        with pytest.raises(ModelRefusedError, match=f"which is {unstable}"):
+            applying(state=unstable)
+    with pytest.raises(ModelRefusedError):
+        make_plan(planned_world, request=request(), version=version("2", "revoked"), conf=loose, now=NOW)
+    with pytest.raises(ConflictError, match="with bundle"):
+        applying(bundle=replace(version("2").bundle, sha256="other"))
+    folder = f"{planned_world.plan_path(plan_id)}/rows"
+    dearer = plan.planned_rows(planned_world, plan_id).withColumn("delta_cost_micros", F.col("delta_cost_micros") - 1)
+    dearer.localCheckpoint().write.mode("overwrite").parquet(folder)
+    with pytest.raises(ConflictError, match="changed or lost"):
+        applying()
+    shutil.rmtree(folder)
+    with pytest.raises(ConflictError, match="changed or lost"):
+        applying()
+    assert versions_of(planned_world, *worlds.PUBLISHED) == commits
+    mended = make_plan(planned_world, request=request(allow_charges=True), version=version("2"), conf=loose, now=NOW)
+    assert mended.already
+    assert applying().publication_no == 1
+
+
+def test_what_plan_refuses(world: Lake, loose: Config, conf: Config) -> None:
+    def planning(version_: Any = None, conf_: Config = loose, override: str | None = None, **given: Any) -> Plan:
+        return make_plan(world, request=request(**given), version=version_ or version("2"), conf=conf_, now=NOW, override=override)
+
+    with pytest.raises(NothingToDoError, match="found none"):
+        planning(advertisers=("x' OR 1=1 --",))
+    with pytest.raises(UsageError, match="offset"):
+        planning(start=FIRST.replace(tzinfo=None))
+    with pytest.raises(UsageError, match="starts before"):
+        planning(end=FIRST)
+    with pytest.raises(UsageError, match="mode"):
+        planning(mode="guess")
+    with pytest.raises(UsageError, match="later than now"):
+        planning(end=NOW + timedelta(microseconds=1))
+    with pytest.raises(InputError, match="features"):
+        planning(worlds.revised(spec=other_spec("2h")), decided_by="live-3")
+    with pytest.raises(InputError, match=r"15 clicks by version 1(.|\n)*slidr replay plan .*--mode recompute"):
+        planning(worlds.revised(spec=other_spec("2h")))
+    world.append(frame(world.spark, CLICKS, [click("old", at("2026-02-27 10:00:00"))]), CLICKS)
+    with pytest.raises(InputError, match="none of 2026-02-28; ingest"):
+        planning(worlds.revised(spec=other_spec("24h")), mode="recompute")
+    with pytest.raises(GuardrailError, match="changed share"):
+        planning(conf_=conf, allow_charges=True)
+    assert world.read(REPLAYS).isEmpty()
+    forced = planning(conf_=conf, allow_charges=True, override="incident 7")
+    assert forced.details["override"] == "incident 7"
+    assert [check["name"] for check in forced.details["checks"] if not check["passed"]] == ["changed share", "FPR of the new decisions"]
+
+
+def other_spec(window: str) -> FeatureSpec:
+    raw = {**SPEC.to_dict(), "counters": [{"entity": "ip", "measure": "clicks", "windows": [window]}]}
+    return FeatureSpec.from_dict(raw)
+
+
+def test_recompute_finds_what_a_broken_counter_store_did(world: Lake, loose: Config, tmp_path: Path) -> None:
+    """Stored counts are damaged: recomputing decides as if they had been right, and says which feature differed, how often."""
+    table = features_table(SPEC)
+    broken = world.read(table).withColumn("ip_clicks_1h", F.when(F.minute("click_time") < 30, 0).otherwise(F.col("ip_clicks_1h")))
+    world.replace_days(broken.localCheckpoint(), table, DAYS)
+    scope = {"start": FIRST + timedelta(hours=10, minutes=20), "decided_by": "1", "allow_charges": True}
+    made = make_plan(world, request=request(mode="recompute", **scope), version=version("1"), conf=loose, now=NOW)
+    assert changed(made) == 0
+    counts = {row["feature"]: (row["compared"], row["equal"]) for row in made.details["features"]}
+    assert counts == {"ip_clicks_1h": (11, 9), "logged_in": (11, 11)}
+    page = report.write(made, folder=tmp_path / "replays", zones=loose.marketplaces).read_text()
+    assert "2026-03-01 05:20:00 to 2026-03-02 19:00:00" in page  # the window in New York
+    assert f"slidr replay apply {made.plan_id}" in page
+    assert not [secret for secret in ("192.0.2", "s-c", "user_id") if secret in page]
+    assert (tmp_path / "replays" / made.plan_id / report.PICTURE).stat().st_size > 10_000
+    saved = json.loads((tmp_path / "replays" / made.plan_id / report.DATA).read_text())
+    assert saved["plan"]["counts"] == made.counts
+
+
+def test_known_then_and_known_now_differ_by_what_came_late(world: Lake, loose: Config) -> None:
+    late = [click(f"x{n}", FIRST + timedelta(hours=9, minutes=59), ip_key="192.0.2.0", arrival_time=END) for n in range(5)]
+    world.append(frame(world.spark, CLICKS, late), CLICKS)
+    plans = [
+        make_plan(world, request=request(mode=mode, decided_by="1"), version=version("1"), conf=loose, now=NOW)
+        for mode in ("recompute", "recompute-now")
+    ]
+    assert [changed(made) for made in plans] == [0, 2]
+
+
+def test_the_window_is_half_open_and_reads_its_days_only(world: Lake, loose: Config) -> None:
+    start = at("2026-03-01 10:05:00").astimezone(timezone(timedelta(hours=5)))
+    inside = request(start=start, end=at("2026-03-01 10:10:00"))
+    scoped = plan.clicks_of(world, inside)
+    assert [row[0] for row in scoped.select("click_id").collect()] == ["c01"]
+    physical = scoped._jdf.queryExecution().executedPlan().toString()
+    assert "PartitionFilters: [(click_date" in physical
+    assert request(end=SECOND).days == DAYS[:1]
+
+
+@pytest.mark.parametrize("seed", [1, *[pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4)]])
+def test_random_histories_equal_the_naive_one(world: Lake, loose: Config, seed: int) -> None:
+    rng = random.Random(seed)
+    numbers = []
+    for _ in range(3):
+        given = {
+            "start": rng.choice([FIRST, FIRST + timedelta(hours=10, minutes=30), SECOND]),
+            "advertisers": rng.choice([(), (), ("adv-0", "adv-2")]),
+            "decided_by": rng.choice([None, None, None, "1"]),
+            "allow_charges": rng.random() < 0.6,
+        }
+        number = rng.choice(["1", "2", "3"])
+        after, corrections = expected(world, number, **given)
+        try:
+            made, applied = replay(world, loose, number, **given)
+        except NothingToDoError:
+            continue
+        assert published(world, made.plan_id) == corrections, given
+        assert decided_state(world) == after, given
+        numbers += [applied.publication_no] if corrections else []
+    assert numbers == list(range(1, len(numbers) + 1))
