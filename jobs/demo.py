@@ -23,7 +23,7 @@ MARK = ".slidr-demo"
 CREDITS_QUERY = "SELECT currency, direction, SUM(delta_cost_micros) / 1e6 AS amount FROM corrections GROUP BY ALL"
 FIRST_DAY = date(2025, 3, 1)
 GOOD_MODEL_ON = date(2025, 3, 20)  # version 1 learns from the days that have matured by then, and decides from here on
-OUTAGE = "label_outage:2025-03-15T00:00Z/2025-03-26T00:00Z:hours=6-18,late_days=3"
+OUTAGE = "label_outage:2025-03-15T00:00Z/2025-03-26T00:00Z:hours=4-20,late_days=3"
 BAD_MODEL_ON = date(2025, 3, 28)  # version 2 learns from days with the outage, and decides this one day
 END = date(2025, 3, 29)
 
@@ -81,6 +81,7 @@ def replace_conf(job: Job, folder: Path) -> Job:
     content["lake"] = {"root": str(folder / "lake"), "catalog": None}
     content["work"] = {"root": str(folder / "work")}
     content["registry"] = {"uri": f"sqlite:///{folder / 'registry.db'}", "artifacts": str(folder / "artifacts"), "name": "slidr"}
+    content["weights"]["min_cell"] = 20  # the demo's bad days hold few people that are known to be people
     (folder / "demo.yaml").write_text(config.to_yaml(content), encoding="utf-8")
     return replace(job, conf=config.load(folder / "demo.yaml"))
 

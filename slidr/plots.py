@@ -61,8 +61,8 @@ def plot_hours(
     for view, (label, colour, style) in views.items():
         rows = metrics[metrics["view"] == view].sort_values("hour")
         if len(rows):
-            hours = pd.to_datetime(rows["hour"])
-            axis.step(hours, rows["ivr"], style, where="post", color=colour, label=label, linewidth=1.6)
+            hours, ivr = _without_bridges(pd.to_datetime(rows["hour"]), rows["ivr"])
+            axis.step(hours, ivr, style, where="post", color=colour, label=label, linewidth=1.6)
     axis.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axis.xaxis.get_major_locator()))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.set(title="Invalidation rate by hour", xlabel="hour of the click, UTC", ylabel="IVR: invalid / all clicks")
@@ -70,6 +70,14 @@ def plot_hours(
     _tidy(axis)
     axis.legend(loc="best", frameon=False)
     _save(figure, path)
+
+
+def _without_bridges(hours: pd.Series, ivr: pd.Series) -> tuple[pd.DatetimeIndex, pd.Series]:
+    """Every hour from the first to the end of the last, NaN where there is none, so that no line runs over missing hours."""
+    every = pd.date_range(hours.min(), hours.max() + pd.Timedelta(hours=1), freq="h")
+    filled = pd.Series(ivr.to_numpy(), index=hours).reindex(every)
+    filled.iloc[-1] = filled.iloc[-2]
+    return every, filled
 
 
 def _draw_slice(axis: Axes, curve: Curve, row: SliceThreshold, calibration: Calibration) -> None:
