@@ -74,23 +74,28 @@ def _label_time(click_date: Column, conf: LabelsConf) -> Column:
 
 
 def attribute(clicks: DataFrame, orders: DataFrame, *, conf: LabelsConf) -> DataFrame:
-    """order_id -> click_id, one row for each order that marks a click.
+    """order_id -> click_id, one row for each order that marks a click and had arrived by the click's label time."""
+    return attributions(clicks, orders, conf=conf).where("known").select("order_id", "click_id")
 
-    The click that the order names; else the latest earlier click of its session; else of its user; of the same
-    advertiser where the order names one. Only a purchase in (click_time, click_time + window] that had arrived by the
-    click's label time marks it.
+
+def attributions(clicks: DataFrame, orders: DataFrame, *, conf: LabelsConf) -> DataFrame:
+    """order_id, click_id, click_date, known: each order with the click that it marks, if any.
+
+    The click that the order names; else the latest earlier click of its session; else of its user, of the same
+    advertiser where the order names one. Only a purchase in (click_time, click_time + window] marks a click; `known` says
+    that it had arrived by the click's label time.
     """
     window = F.expr(f"INTERVAL {conf.attribution_days} DAYS")
     named = orders.where("click_id is not null").join(clicks.select("click_id", "click_time", "click_date"), on="click_id", how="inner")
-    by_session = latest_click(clicks, orders.where("click_id is null"), key="session_id", window=window)
-    taken = by_session.select("order_id")
-    rest = orders.where("click_id is null").join(taken, on="order_id", how="left_anti")
+    unnamed = orders.where("click_id is null")
+    by_session = latest_click(clicks, unnamed, key="session_id", window=window)
+    rest = unnamed.join(by_session.select("order_id"), on="order_id", how="left_anti")
     by_user = latest_click(clicks, rest, key="user_id", window=window)
     columns = ["order_id", "click_id", "click_time", "click_date", "purchase_time", "arrival_time"]
     found = named.select(columns).unionByName(by_session.select(columns)).unionByName(by_user.select(columns))
     in_window = (F.col("purchase_time") > F.col("click_time")) & (F.col("purchase_time") <= F.col("click_time") + window)
     known = F.col("arrival_time") <= _label_time(F.col("click_date"), conf)
-    return found.where(in_window & known).select("order_id", "click_id")
+    return found.where(in_window).select("order_id", "click_id", "click_date", known.alias("known"))
 
 
 def latest_click(clicks: DataFrame, orders: DataFrame, *, key: str, window: Column) -> DataFrame:
@@ -154,8 +159,6 @@ def heavy_sessions(clicks: DataFrame, *, days: Sequence[date], conf: LabelsConf)
 
 def late_purchases(clicks: DataFrame, orders: DataFrame, *, days: Sequence[date], conf: LabelsConf) -> tuple[int, int]:
     """(orders that label, orders that would have labelled had they arrived in time) among the clicks of `days`."""
-    judged = clicks.where(F.col("click_date").isin(list(days))).select("click_id")
-    standing = orders.where("not cancelled")
-    at_once = standing.withColumn("arrival_time", F.col("purchase_time"))
-    on_time = attribute(clicks, standing, conf=conf).join(judged, on="click_id", how="left_semi").count()
-    return on_time, attribute(clicks, at_once, conf=conf).join(judged, on="click_id", how="left_semi").count() - on_time
+    found = attributions(clicks, orders.where("not cancelled"), conf=conf).where(F.col("click_date").isin(list(days)))
+    counts = {row["known"]: row["count"] for row in found.groupBy("known").count().collect()}  # two rows
+    return counts.get(True, 0), counts.get(False, 0)

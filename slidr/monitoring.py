@@ -136,7 +136,7 @@ def _naive(time: datetime) -> pd.Timestamp:
 
 
 def plot(deviations: pd.DataFrame, path: Path, *, report_slice: str = TOTAL) -> None:
-    """IVR by hour beside its baseline, one slice or all; from the first to the last deviating hour is shaded."""
+    """IVR by hour beside its baseline, one slice or all; deviating hours are shaded."""
     rows = deviations[deviations["report_slice"] == report_slice]
     lines = [rows.assign(hour=rows["time"], ivr=rows[name], view=name)[["hour", "view", "ivr"]] for name in ("ivr", "baseline_ivr")]
     views = {
@@ -144,5 +144,5 @@ def plot(deviations: pd.DataFrame, path: Path, *, report_slice: str = TOTAL) -> 
         "ivr": ("these hours", plots.CHOSEN, "-"),
     }
     bad = rows.loc[rows["verdict"] == DEVIATING, "time"]
-    shaded = (bad.min(), bad.max() + pd.Timedelta(hours=1)) if len(bad) else None
-    plots.plot_hours(pd.concat(lines), path, shaded=shaded, views=views)
+    shaded = [(hour, hour + pd.Timedelta(hours=1)) for hour in bad]
+    plots.plot_hours(pd.concat(lines), path, shaded=shaded, shade="deviating hour", views=views)

@@ -1,6 +1,6 @@
 """Pictures (PNG) of calibrations and of hours, drawn without a screen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import ceil
 from pathlib import Path
@@ -49,15 +49,17 @@ def plot_curves(curves: Mapping[str, Curve], calibration: Calibration, path: Pat
 def plot_hours(
     metrics: pd.DataFrame,
     path: Path,
-    shaded: tuple[datetime, datetime] | None = None,
+    shaded: Sequence[tuple[datetime, datetime]] = (),
+    shade: str = "incident window",
     views: Mapping[str, tuple[str, str, str]] = VIEWS,
 ) -> None:
     """IVR by hour, one line per view. `metrics` has hour (UTC timestamp), view, ivr in [0, 1]; `views` maps a view to its
-    label, colour and line style.
+    label, colour and line style; `shaded` windows are called `shade` in the legend.
     """
     figure, axis = plt.subplots(figsize=(10, 3.8), layout="constrained")
-    if shaded:
-        axis.axvspan(*(mdates.date2num(pd.Timestamp(edge)) for edge in shaded), color=SHADE, label="incident window", zorder=0)
+    for number, window in enumerate(shaded):
+        start, end = (mdates.date2num(pd.Timestamp(edge)) for edge in window)
+        axis.axvspan(start, end, color=SHADE, linewidth=0, label=None if number else shade, zorder=0)
     for view, (label, colour, style) in views.items():
         rows = metrics[metrics["view"] == view].sort_values("hour")
         if len(rows):

@@ -54,6 +54,6 @@ def test_many_slices_are_cut_and_said_so(drawn: list[Figure], tmp_path: Path) ->
 def test_hours_show_both_views_and_the_incident(drawn: list[Figure], tmp_path: Path) -> None:
     hours = pd.date_range("2026-01-05", periods=24, freq="h", tz="UTC")
     table = pd.concat([pd.DataFrame({"hour": hours, "view": view, "ivr": np.full(24, 0.1)}) for view in ("first", "published")])
-    plots.plot_hours(table, tmp_path / "hours.png", shaded=(datetime(2026, 1, 5, 6), datetime(2026, 1, 5, 12)))
+    plots.plot_hours(table, tmp_path / "hours.png", shaded=[(datetime(2026, 1, 5, 6), datetime(2026, 1, 5, 12))])
     labels = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
     assert labels == ["incident window", "first decisions", "published, after corrections"]

@@ -1,5 +1,6 @@
 """A tiny lake to replay on: 32 clicks of two days, their features, and decisions by version 1 and by a live system."""
 
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -97,7 +98,9 @@ def fill(lake: Lake, conf: Config) -> None:
     lake.append(frame(lake.spark, LABELS, made_labels()), LABELS)
     for table in (DECISIONS, *PUBLISHED):
         lake.create(table)
-    decide(lake, clicks.where(~F.col("click_id").isin(*UNDECIDED)))
+    first = decided(lake, clicks.where(~F.col("click_id").isin(*UNDECIDED)))
+    lake.append(first, DECISIONS)
+    lake.append(scoring.as_published(first), CURRENT_DECISIONS)
 
 
 def made_labels() -> list[dict[str, Any]]:
@@ -109,11 +112,11 @@ def made_labels() -> list[dict[str, Any]]:
     ]
 
 
-def decide(lake: Lake, clicks: DataFrame) -> None:
-    """First decisions of these clicks by version 1 and, on the second day, by a live system; published."""
+def decided(lake: Lake, clicks: DataFrame) -> DataFrame:
+    """First decisions of these clicks by version 1 and, on the second day, by a live system."""
     stored = counters.prefer_logged(lake.read(features_table(SPEC)))
     time = at("2026-03-03 01:00:00")
-    decided = scoring.decisions(clicks, stored, version("1").bundle, version="1", run_id="r1", decided_time=time)
+    first = scoring.decisions(clicks, stored, version("1").bundle, version="1", run_id="r1", decided_time=time)
     live = (F.col("click_date") == F.lit(DAYS[1])) & (F.col("basis") != "upstream")
     invalid = F.when(live, ~F.col("is_invalid")).otherwise(F.col("is_invalid"))
     foreign = {
@@ -123,7 +126,7 @@ def decide(lake: Lake, clicks: DataFrame) -> None:
         "is_invalid": invalid,
         "basis": F.when(live, "external").otherwise(F.col("basis")),
     }
-    scoring.publish_first(lake, decided.withColumns(foreign).localCheckpoint(), DAYS)
+    return first.withColumns(foreign).localCheckpoint()
 
 
 def rows_of(lake: Lake, table: Table) -> list[tuple[Any, ...]]:
@@ -144,7 +147,5 @@ def state(lake: Lake) -> dict[str, tuple[Any, ...]]:
 
 def copy_of(template: str, spark: SparkSession, root: str) -> Lake:
     """The filled lake at another place: Delta's paths are relative."""
-    import shutil
-
     shutil.copytree(template, root)
     return Lake(spark, root)

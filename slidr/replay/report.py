@@ -33,7 +33,7 @@ def write(plan: Plan, *, folder: Path, zones: Mapping[str, str]) -> Path:
     """Writes page, data and picture into `folder`/<plan_id> and returns the page. `zones` maps marketplace to IANA zone."""
     target = folder / plan.plan_id
     target.mkdir(parents=True, exist_ok=True)
-    plots.plot_hours(_ivr(plan), target / PICTURE, shaded=_naive(plan), views=VIEWS)
+    plots.plot_hours(_ivr(plan), target / PICTURE, shaded=[_naive(plan)], views=VIEWS)
     content = summary(plan, zones=zones)
     (target / DATA).write_text(json.dumps({**content, "plan": asdict(plan)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
