@@ -114,8 +114,9 @@ def _baselines(hours: pd.DataFrame, judged: pd.DataFrame, baseline_days: int) ->
 def _judge(row: pd.Series, conf: MonitoringConf) -> str:
     if min(row["clicks"], row["baseline_clicks"]) < conf.min_clicks:
         return TOO_FEW
-    above = row["ivr"] > conf.max_ivr_ratio * row["baseline_ivr"] and row["ivr"] - row["baseline_ivr"] >= conf.min_ivr_difference
-    return DEVIATING if above else OK
+    low, high = sorted((row["ivr"], row["baseline_ivr"]))
+    apart = high > conf.max_ivr_ratio * low and high - low >= conf.min_ivr_difference
+    return DEVIATING if apart else OK
 
 
 def verdict(deviations: pd.DataFrame, *, start: datetime | None = None, end: datetime | None = None) -> str:

@@ -138,12 +138,13 @@ def test_baseline_is_the_same_hour_of_the_days_before() -> None:
     [
         ((100, 1000), (50, 1000), "ok"),  # twice the baseline is not above twice
         ((101, 1000), (50, 1000), "deviating"),
+        ((10, 1000), (150, 1000), "deviating"),  # robots that are no longer caught
         ((45, 1000), (10, 1000), "ok"),  # four times, but 3.5 points
         ((99, 99), (0, 1000), "too_few"),
         ((100, 100), (0, 99), "too_few"),
         ((100, 100), (0, 0), "too_few"),
         ((100, 100), (0, 100), "deviating"),
-        ((0, 1000), (900, 1000), "ok"),
+        ((0, 1000), (900, 1000), "deviating"),
     ],
 )
 def test_verdicts_at_the_bounds(now: tuple[int, int], before: tuple[int, int], verdict: str) -> None:
