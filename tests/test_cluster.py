@@ -39,6 +39,8 @@ def write_conf(tmp_path: Path) -> Path:
 
 
 def fill(lake: Lake, spark: SparkSession) -> None:
+    for table in tables.ALL:
+        lake.create(table)
     start = datetime(2025, 3, 20, tzinfo=timezone.utc)
     made = [
         click(
