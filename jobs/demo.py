@@ -23,7 +23,7 @@ MARK = ".slidr-demo"
 CREDITS_QUERY = "SELECT currency, direction, SUM(delta_cost_micros) / 1e6 AS amount FROM corrections GROUP BY ALL"
 FIRST_DAY = date(2025, 3, 1)
 GOOD_MODEL_ON = date(2025, 3, 20)  # version 1 learns from the days that have matured by then, and decides from here on
-OUTAGE = "label_outage:2025-03-15T00:00Z/2025-03-26T00:00Z:hours=4-20,late_days=3"
+OUTAGE = "label_outage:2025-03-18T00:00Z/2025-03-26T00:00Z:hours=4-20,late_days=3"
 BAD_MODEL_ON = date(2025, 3, 28)  # version 2 learns from days with the outage, and decides this one day
 END = date(2025, 3, 29)
 

@@ -131,7 +131,7 @@ def _shown(job: Job, made: audit.Plan) -> Outcome:
         "Clicks": [{"what happens": text, "clicks": count} for text, count in content["outcomes"]],
         "Before and after": [{"share": text, "before": before, "after": after} for text, before, after in content["shares"]],
         "Money": _money(made.money["directions"]),
-        "Largest advertisers": made.money["advertisers"][:10],
+        "Largest advertisers": [_advertiser(row) for row in made.money["advertisers"][:10]],
         "Features that differ": [row for row in content["features"] if row["share"] != 1.0][:10],
     }
     summary = {"plan_id": made.plan_id, "already": made.already, "counts": made.counts, "money": made.money, "report": str(page)}
@@ -140,9 +140,14 @@ def _shown(job: Job, made: audit.Plan) -> Outcome:
     return Outcome(summary, {title: rows for title, rows in tables.items() if rows}, said)
 
 
+def _advertiser(row: dict[str, Any]) -> dict[str, Any]:
+    amounts = {name: report.money(row[f"{name}_micros"], row) for name in ("credit", "charge")}
+    return {"advertiser": row["advertiser_id"], "currency": row["currency"], "clicks": row["clicks"], **amounts}
+
+
 def _money(directions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
-        {"direction": e["direction"], "currency": e["currency"], "clicks": e["clicks"], "amount": report.amount(e["micros"])}
+        {"direction": e["direction"], "currency": e["currency"], "clicks": e["clicks"], "amount": report.money(e["micros"], e)}
         for e in directions
     ]
 

@@ -208,6 +208,7 @@ def test_killed_after_every_step_ends_like_an_undisturbed_run(
     for table in worlds.PUBLISHED:
         assert rows_of(planned_world, table) == rows_of(smooth, table), table.name
     commits = versions_of(planned_world, *worlds.PUBLISHED)
+    assert commits == versions_of(smooth, *worlds.PUBLISHED)  # nothing was written twice, not even with the same content
     again = apply.apply_plan(planned_world, plan_id=plan_id, version=version("2", "revoked"), now=NOW)
     assert again == replace(whole, already=True)
     assert versions_of(planned_world, *worlds.PUBLISHED) == commits

@@ -37,7 +37,7 @@ def write(plan: Plan, *, folder: Path, zones: Mapping[str, str]) -> Path:
     content = summary(plan, zones=zones)
     (target / DATA).write_text(json.dumps({**content, "plan": asdict(plan)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"amount": amount, "percent": percent, "count": lambda number: f"{number:,}"}
+    environment.filters |= {"money": money, "percent": percent, "count": lambda number: f"{number:,}"}
     template = resources.files("slidr.replay").joinpath("report.html.j2").read_text(encoding="utf-8")
     (target / PAGE).write_text(environment.from_string(template).render(plan=plan, picture=PICTURE, **content), encoding="utf-8")
     return target / PAGE
@@ -60,6 +60,11 @@ def amount(micros: int) -> str:
     """Micro-units as units with two or, where needed, six decimals; exact."""
     value = Decimal(micros) / MICROS
     return f"{value:,.2f}" if value == round(value, 2) else f"{value:,.6f}"
+
+
+def money(micros: int, row: Mapping[str, Any]) -> str:
+    """The amount of some corrections; `no cost`, never 0, where no click of them has a known cost."""
+    return "no cost" if row["clicks"] and row["no_cost"] == row["clicks"] else amount(micros)
 
 
 def percent(value: float | None) -> str:
