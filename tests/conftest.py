@@ -10,6 +10,9 @@ from slidr import config, session
 from slidr.lake import Lake
 
 CHEAP = {
+    # Tiny frames: compiling a query costs more than running it.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.ui.retainedExecutions": "1",
     "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Duser.timezone=UTC",
     "spark.sql.warehouse.dir": "/nonexistent",
