@@ -1,4 +1,4 @@
-"""The network, its one-layer baseline and the velocity rule. Higher scores are more robotic.
+"""The network and its one-layer baseline. Higher scores are more robotic.
 
 Raw features go in: filling, log-scaling and standardising are buffers of the model, so training and scoring can't differ.
 Shapes: B clicks, F features, O outputs of a layer.
@@ -63,10 +63,3 @@ def export_layers(model: Mlp) -> tuple[Layer, ...]:
 
 def _numpy(parameter: Tensor) -> NDArray[np.float32]:
     return parameter.detach().cpu().numpy().astype(np.float32, copy=True)
-
-
-def velocity_score(user_clicks_1h: NDArray[np.float64], session_clicks_1h: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The velocity rule, v / (1 + v): v = earlier clicks of the last hour of the user, else (NaN) of the session, else 0."""
-    clicks = np.where(np.isnan(user_clicks_1h), session_clicks_1h, user_clicks_1h)
-    clicks = np.nan_to_num(clicks, nan=0.0)
-    return clicks / (1.0 + clicks)

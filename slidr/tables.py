@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """`grain` is the unique key; `partitions` are folders, of which the first is a UTC date; `since` makes the date."""
+    """`grain` is the unique key; `partitions` are folders, of which the first is a UTC date."""
 
     name: str
     comment: str

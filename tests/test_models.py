@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slidr import bundle
-from slidr.models import Mlp, export_layers, l2_penalty, velocity_score
+from slidr.models import Mlp, export_layers, l2_penalty
 from slidr.training.loop import seeded
 from tests.test_bundle import FEATURES, SPEC, made_bundle, raw_features
 
@@ -51,9 +51,3 @@ def test_l2_covers_the_intermediate_weights_only() -> None:
     assert [layer.weight.grad is not None for layer in model.linear] == [True, True, False]
     assert all(layer.bias.grad is None for layer in model.linear)
     assert float(l2_penalty(Mlp(PREPARATION, ()))) == 0.0
-
-
-def test_velocity_takes_the_user_then_the_session_then_nothing() -> None:
-    user = np.array([3.0, np.nan, np.nan, 0.0])
-    session = np.array([9.0, 1.0, np.nan, 9.0])
-    assert velocity_score(user, session).tolist() == [0.75, 0.5, 0.0, 0.0]
