@@ -121,13 +121,17 @@ def never_decided_replay(world: World) -> None:
     assert world.ok("replay", "show", plan["plan_id"])["events"]
 
 
-def test_daily_is_idempotent_by_date(world: World) -> None:
-    first = world.ok("daily", "--date", "2025-03-21")
-    versions = [world.lake.version(t) for t in (tables.CLICKS, tables.LABELS, tables.DECISIONS, tables.MODEL_PROMOTIONS)]
-    second = world.ok("daily", "--date", "2025-03-21")
-    assert first["features"] > 0
+def test_daily_is_idempotent_by_date_and_a_guardrail_leaves_the_champion(world: World) -> None:
+    words = ("daily", "--date", "2025-03-21", "--set", "guardrails.min_human_density=1.0")
+    kept = (tables.CLICKS, tables.LABELS, tables.DECISIONS, tables.MODEL_PROMOTIONS)
+    first = world.ok(*words, code=4)
+    versions = [world.lake.version(table) for table in kept]
+    second = world.ok(*words, code=4)
+    assert first["features"] == first["decisions"] > 0
+    assert "guardrail" in first["training"]
     assert (second["features"], second["decisions"], second["labels"]) == (0, 0, 0)
-    assert [world.lake.version(t) for t in (tables.CLICKS, tables.LABELS, tables.DECISIONS, tables.MODEL_PROMOTIONS)] == versions
+    assert [world.lake.version(table) for table in kept] == versions
+    assert world.ok("models", "list")["champion"] == "1"
 
 
 def test_monitor_measures_and_draws(world: World) -> None:
