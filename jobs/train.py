@@ -145,11 +145,12 @@ def check_judging(job: Job, metrics: pd.DataFrame) -> list[guardrails.Check]:
 def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str) -> tuple[Bundle, dict[str, Any]]:
     """Weights, snapshot, network, thresholds and judgement; the bundle is complete, nothing is registered yet."""
     raked = rake(job, labelled)
-    untuned = {name: fit(job, labelled, raked, identity, hidden, name) for name, hidden in networks(job).items()}
-    by_method = {name: part_curves(labelled, bundle, "calibration") for name, bundle in untuned.items()}
+    manifest, preparation = snapshot(job, labelled, raked, identity)
+    untuned = {name: fit(job, manifest, preparation, hidden, name) for name, hidden in networks(job).items()}
     job.say("choosing thresholds")
-    calibration = calibrate(job, by_method["mlp"])
-    plots.plot_curves(by_method["mlp"], calibration, folder(job, "models", identity[:12]) / "curves.png")
+    chosen_on = part_curves(labelled, untuned["mlp"], "calibration")
+    calibration = calibrate(job, chosen_on)
+    plots.plot_curves(chosen_on, calibration, folder(job, "models", identity[:12]) / "curves.png")
     judged = {name: part_curves(labelled, bundle, "judging") for name, bundle in untuned.items()}
     judged["velocity"] = velocity_curves(labelled, "judging")
     metrics = evaluation.slice_metrics(judged["mlp"], calibration.thresholds, calibration.default_threshold)
@@ -166,16 +167,8 @@ def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str) -> tup
 
 
 def rake(job: Job, labelled: DataFrame) -> weights.Raking:
-    conf = job.conf.weights
     cells = weights.weight_cells(labelled.where("part = 'training'"), zones=job.conf.marketplaces).toPandas()
-    return weights.rake(
-        cells,
-        dimensions=conf.dimensions,
-        max_weight=conf.max_weight,
-        max_sweeps=conf.max_sweeps,
-        tolerance=conf.tolerance,
-        min_cell=conf.min_cell,
-    )
+    return weights.rake(cells, **job.conf.weights.model_dump())
 
 
 def networks(job: Job) -> dict[str, tuple[int, ...]]:
@@ -183,25 +176,31 @@ def networks(job: Job) -> dict[str, tuple[int, ...]]:
     return {"mlp": job.conf.training.hidden, "logistic": ()}
 
 
-def fit(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str, hidden: tuple[int, ...], name: str) -> Bundle:
-    """One network trained on the snapshot of the training part, as a bundle that invalidates nothing yet."""
-    from slidr.models import Mlp, export_layers  # torch takes seconds to import and is not in the base install
-    from slidr.training import data, loop
+def snapshot(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str) -> tuple[Any, Preparation]:
+    """The training part as files for the loaders, and how its features are scaled; all networks learn from the same."""
+    from slidr.training import data  # torch and petastorm take seconds to import and are not in the base install
 
     conf, spec = job.conf.training, job.conf.spec
-    features = [column.name for column in spec.columns]
     rows = weights.with_weights(labelled.where("part = 'training'"), raked, zones=job.conf.marketplaces)
     rows = rows.withColumn("label", (~F.col("is_human")).cast("double")).withColumn("logged_in", F.col("logged_in").cast("int"))
     manifest = data.write_snapshot(
         rows,
         str(folder(job, "snapshots", identity[:12])),
-        features=features,
+        features=[column.name for column in spec.columns],
         spec=spec,
         seed=conf.seed,
         row_group_rows=conf.row_group_rows,
         table_versions={"identity": identity},
     )
-    preparation = data.feature_statistics(manifest, preparation_for(spec))
+    return manifest, data.feature_statistics(manifest, preparation_for(spec))
+
+
+def fit(job: Job, manifest: Any, preparation: Preparation, hidden: tuple[int, ...], name: str) -> Bundle:
+    """One network trained on the snapshot, as a bundle that invalidates nothing yet."""
+    from slidr.models import Mlp, export_layers
+    from slidr.training import data, loop
+
+    conf = job.conf.training
     loop.seeded(conf.seed)
     model = Mlp(preparation, hidden)
     loop.fit(
@@ -249,15 +248,7 @@ def velocity_curves(labelled: DataFrame, part: str) -> dict[str, Curve]:
 def calibrate(job: Job, calibration_curves: dict[str, Curve]) -> Calibration:
     from slidr import calibration  # cvxpy is not in the base install
 
-    conf = job.conf.calibration
-    return calibration.calibrate(
-        calibration_curves,
-        fpr_budget=conf.fpr_budget,
-        fpr_max=conf.fpr_max,
-        min_coverage=conf.min_coverage,
-        fit_fpr=conf.fit_fpr,
-        min_purchases=conf.min_purchases,
-    )
+    return calibration.calibrate(calibration_curves, **job.conf.calibration.model_dump(exclude={"slices"}))
 
 
 def compare(judged: dict[str, dict[str, Curve]], budget: float) -> list[dict[str, Any]]:
