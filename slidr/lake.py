@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import reduce
+from uuid import uuid4
 
-from delta.tables import DeltaMergeBuilder, DeltaTable
+from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -25,6 +26,8 @@ PROPERTIES = {
     "delta.logRetentionDuration": "interval 100 days",
 }
 CONFLICTS = ("ConcurrentAppend", "ConcurrentDelete", "ConcurrentWrite", "ConcurrentTransaction", "MetadataChanged", "DELTA_CONCURRENT")
+BROADCAST_KEYS = 200_000
+RECENT_COMMITS = 20  # more than other writers commit between a commit of ours and the look at it
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Lake:
 
     def append(self, df: DataFrame, table: Table, token: str | None = None) -> None:
         """Appends in one commit. `token` makes it happen once: a second append with it is skipped by Delta."""
-        writer = self._checked(df, table).write.format("delta").mode("append")
+        writer = self._laid_out(df, table).write.format("delta").mode("append")
         if token:
             writer = writer.option("txnAppId", token).option("txnVersion", 0)
         self._save(writer, table)
@@ -98,37 +101,44 @@ class Lake:
             if name not in table.partitions or not re.fullmatch(r"[a-z]+", value):
                 raise InputError(f"expected a partition column and a plain value, found {name}={value!r}")
             where += f" AND {name} = '{value}'"
-        self._save(self._checked(df, table).write.format("delta").mode("overwrite").option("replaceWhere", where), table)
+        self._save(self._laid_out(df, table).write.format("delta").mode("overwrite").option("replaceWhere", where), table)
 
     def insert_new(self, df: DataFrame, table: Table, days: Sequence[date]) -> int:
         """Inserts the rows whose key the table lacks and returns how many; makes no commit where there is none.
 
-        `df` must hold each key once, only keys of `days`, and be cheap to read twice (materialised).
+        `df` must hold each key once, only keys of `days`, and be cheap to read several times (materialised). The plan that
+        appends also reads the keys of these days, so that Delta refuses it where another writer added some meanwhile.
         """
-        existing = self.read(table, days).select(*table.grain)
-        fresh = df.join(existing, on=list(table.grain), how="left_anti")
-        count = fresh.count()
-        if count:
-            self._merge_inserts(self._checked(df, table), table, days)
-        return count
+        keys = list(table.grain)
+        there = self.read(table, days).select(keys)
+        both = df.select(keys).join(there.withColumn("there", F.lit(True)), on=keys, how="left")
+        rows, known = both.agg(F.count(F.lit(1)), F.count("there")).collect()[0]
+        if known == rows:
+            return 0
+        # As a rule few rows or none are there; then the wide rows need not be exchanged to find them.
+        present = df.select(keys).join(there, on=keys, how="left_semi")
+        fresh = df.join(F.broadcast(present) if known <= BROADCAST_KEYS else present, on=keys, how="left_anti")
+        marker = f"insert-{uuid4().hex}"
+        writer = self._laid_out(fresh, table).write.format("delta").mode("append").option("userMetadata", marker)
+        self._save(writer, table)
+        return self._rows_written(table, marker)
+
+    def _rows_written(self, table: Table, marker: str) -> int:
+        """Rows of the recent commit that carries the marker."""
+        metrics = self.delta(table).history(RECENT_COMMITS).where(F.col("userMetadata") == marker).select("operationMetrics").collect()
+        return int(metrics[0][0]["numOutputRows"])
 
     def merge_rows(self, df: DataFrame, table: Table, days: Sequence[date], update: Sequence[str]) -> None:
         """Replaces the columns `update` of rows whose key is there, and inserts the other rows, in one commit.
 
         `df` must hold each key once, only keys of `days`, be materialised, and change something: the commit happens anyway.
         """
-        new: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in update}
-        merge = self._merge(self._checked(df, table), table, days).whenMatchedUpdate(set=new)
-        _retell_conflicts(lambda: merge.whenNotMatchedInsertAll().execute(), table)
-
-    def _merge_inserts(self, df: DataFrame, table: Table, days: Sequence[date]) -> None:
-        _retell_conflicts(lambda: self._merge(df, table, days).whenNotMatchedInsertAll().execute(), table)
-
-    def _merge(self, df: DataFrame, table: Table, days: Sequence[date]) -> DeltaMergeBuilder:
         # Literal days in the condition keep writers of other days apart; a racing writer of the same day makes this fail.
         same_key = reduce(lambda a, b: a & b, [F.col(f"t.{key}") == F.col(f"s.{key}") for key in table.grain])
         condition = in_days(F.col(f"t.{table.day}"), days) & same_key
-        return self.delta(table).alias("t").merge(df.alias("s"), condition)
+        new: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in update}
+        merge = self.delta(table).alias("t").merge(self._checked(df, table).alias("s"), condition).whenMatchedUpdate(set=new)
+        _retell_conflicts(lambda: merge.whenNotMatchedInsertAll().execute(), table)
 
     def _checked(self, df: DataFrame, table: Table) -> DataFrame:
         """Declared columns only; a NULL where none is allowed fails the write before its commit."""
@@ -140,6 +150,10 @@ class Lake:
         key = table.columns[0]
         guarded = F.when(broken, F.raise_error(message).cast(key.type)).otherwise(F.col(key.name))
         return df.withColumn(key.name, guarded)
+
+    def _laid_out(self, df: DataFrame, table: Table) -> DataFrame:
+        """Checked rows, brought together by partition: some large files a day, not one from every task."""
+        return self._checked(df, table).hint("rebalance", *table.partitions)
 
     def _save(self, writer, table: Table) -> None:  # type: ignore[no-untyped-def]
         self.create(table)

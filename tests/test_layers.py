@@ -15,6 +15,7 @@ VALUES = {
     "config",
     "session",
     "curves",
+    "hashing",
     "bundle",
     "bundle_files",
     "version",

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from slidr.config import Config
 from slidr.errors import ConfigError
+from slidr.hashing import row_hash
 from slidr.ingest.address import ip_key
 from slidr.ingest.read import BOOLEAN, EPOCH, NUMBER, TEXT, TIME, Wanted
 from slidr.ingest.sessions import PREFIX
@@ -73,18 +74,20 @@ def _check_features(source: Source, goal: Target) -> None:
         )
 
 
-def parse(rows: DataFrame, *, source: Source, wanted: Sequence[Wanted], conf: Config, now: datetime) -> DataFrame:
+def parse(rows: DataFrame, *, source: Source, wanted: Sequence[Wanted], conf: Config, now: datetime, every_raw: bool = False) -> DataFrame:
     """Typed rows: `_file`, `_raw`, and for each table its fields, derived columns, `T__in`, `T___reason` and `T___content`.
 
-    `_content` is a digest of what the row says, apart from when it arrived and a session made by a gap: rows of one id
-    with one content are duplicates.
+    `_content` is a hash of what the row says, apart from when it arrived and a session made by a gap: rows of one id
+    with one content are duplicates. `_raw` is filled for rows with a reason, the others' would be written for nothing;
+    `every_raw` fills it everywhere.
     """
     column = {w.name: F.col(f"v{i}") for i, w in enumerate(wanted)}
     goals = {name: target(name, conf.spec) for name in source.tables}
     maps = {name: field_maps(name, source.tables[name], goal) for name, goal in goals.items()}
     texts = {f"{name}__{f}": mapped_text(m, column) for name in goals for f, m in maps[name].items() if m.row_id is None}
     rows = rows.withColumns({f"{key}__text": text for key, text in texts.items()})
-    rows = rows.withColumns(_typed(goals, maps))
+    times = {w.name: F.col(f"t{i}") for i, w in enumerate(wanted) if w.timed}
+    rows = rows.withColumns(_typed(goals, maps, times))
     rows = _with_row_ids(rows, goals, maps)
     for position, (name, goal) in enumerate(goals.items()):
         mapping, malformed = source.tables[name], F.col("_malformed")
@@ -102,10 +105,11 @@ def parse(rows: DataFrame, *, source: Source, wanted: Sequence[Wanted], conf: Co
             }
         )
     kept = [c for c in rows.columns if "__" in c and not c.endswith("__text")]
-    return rows.select("_file", "_raw", *kept)
+    refused = F.coalesce(*[F.col(f"{name}___reason") for name in goals]).isNotNull()
+    return rows.select("_file", F.when(refused | F.lit(every_raw), F.col("_raw")).alias("_raw"), *kept)
 
 
-def _typed(goals: Mapping[str, Target], maps: Mapping[str, Mapping[str, FieldMap]]) -> dict[str, Column]:
+def _typed(goals: Mapping[str, Target], maps: Mapping[str, Mapping[str, FieldMap]], times: Mapping[str, Column]) -> dict[str, Column]:
     typed = {}
     for name, goal in goals.items():
         for field in goal.fields:
@@ -113,8 +117,9 @@ def _typed(goals: Mapping[str, Target], maps: Mapping[str, Mapping[str, FieldMap
             if field_map is None:
                 typed[f"{name}__{field.name}"] = F.lit(None).cast(field.type)
             elif field_map.row_id is None:
-                text = F.col(f"{name}__{field.name}__text")
-                typed[f"{name}__{field.name}"] = read_as(text, field.type, field_map, money=field.name.endswith("_micros"))
+                value = read_as(F.col(f"{name}__{field.name}__text"), field.type, field_map, money=field.name.endswith("_micros"))
+                has_time = field.type == "timestamp" and field_map.from_ in times
+                typed[f"{name}__{field.name}"] = F.coalesce(times[str(field_map.from_)], value) if has_time else value
     return typed
 
 
@@ -195,9 +200,9 @@ def _time_reasons(name: str, goal: Target, *, conf: Config, now: datetime) -> li
 
 
 def content(goal: Target, *, prefix: str = "") -> Column:
-    """Digest of what a row says, apart from its arrival, and from its session where slidr made it."""
-    texts = {f.name: as_text(F.col(prefix + f.name), f.type) for f in goal.fields if f.name != "arrival_time"}
+    """Hash of what a row says, apart from its arrival, and from its session where slidr made it."""
+    values = {f.name: F.col(prefix + f.name) for f in goal.fields if f.name != "arrival_time"}
     if goal.table is CLICKS:
-        session = texts["session_id"]
-        texts["session_id"] = F.when(~session.startswith(PREFIX), session)
-    return digest(list(texts.values()))
+        session = values["session_id"]
+        values["session_id"] = F.when(~session.startswith(PREFIX), session)
+    return row_hash(*values.values())

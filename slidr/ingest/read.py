@@ -1,6 +1,7 @@
 """Raw files -> one frame of text: `_file`, `_raw`, `_malformed`, and one column `v<i>` for each column that the source names.
 
 Nothing is interpreted here; a row that does not follow its format has `_malformed` and no values. Blank lines are no rows.
+A time that a Parquet file has as a timestamp goes on as one, in `t<i>`: a text would be made of it only to be read again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,10 @@ class Wanted:
     optional: bool
     required: bool
 
+    @property
+    def timed(self) -> bool:
+        return bool(self.kinds & {TIME, EPOCH})
+
 
 def read_files(spark: SparkSession, files: Sequence[InputFile], source: Source, wanted: Sequence[Wanted]) -> DataFrame:
     """All rows of the files. Raises InputError where a file lacks a named column or has it in a type that can't fit."""
@@ -49,14 +54,21 @@ def read_files(spark: SparkSession, files: Sequence[InputFile], source: Source, 
         raise InputError(f"expected rows in {', '.join(f.name for f in files[:5])}, found only empty files; check the delivery")
     rows = reduce(DataFrame.unionByName, frames)
     names = spark.createDataFrame([(file.uri, file.name) for file in files], "_uri string, _file string")
-    values = [F.col(f"v{i}") for i in range(len(wanted))]
     rows = rows.join(F.broadcast(names), on="_uri", how="left")
-    return rows.select(F.coalesce("_file", "_uri").alias("_file"), "_raw", "_malformed", *values)
+    return rows.withColumn("_file", F.coalesce("_file", "_uri")).drop("_uri")
 
 
-def _frame(rows: DataFrame, raw: Column, malformed: Column, values: Mapping[str, Column], wanted: Sequence[Wanted]) -> DataFrame:
-    absent = F.lit(None).cast("string")
+def _frame(
+    rows: DataFrame,
+    raw: Column,
+    malformed: Column,
+    values: Mapping[str, Column],
+    wanted: Sequence[Wanted],
+    times: Mapping[str, Column] | None = None,
+) -> DataFrame:
+    absent, no_time = F.lit(None).cast("string"), F.lit(None).cast("timestamp")
     columns = [F.make_valid_utf8(F.when(~malformed, values.get(w.name, absent))).alias(f"v{i}") for i, w in enumerate(wanted)]
+    columns += [(times or {}).get(w.name, no_time).alias(f"t{i}") for i, w in enumerate(wanted) if w.timed]
     uri = F.regexp_replace("_metadata.file_path", "^file:/+", "file:/").alias("_uri")
     return rows.select(uri, F.make_valid_utf8(raw).alias("_raw"), malformed.alias("_malformed"), *columns)
 
@@ -154,8 +166,10 @@ def _read_parquet(spark: SparkSession, files: Sequence[InputFile], source: Sourc
     if wrong:
         raise InputError(f"{files[0].name} has columns of the wrong type: {'; '.join(wrong)}; write them in another type")
     whole = F.to_json(F.struct(*[F.col(f"`{name}`") for name in rows.columns]))
-    values = {w.name: _text(F.col(f"`{w.name}`"), types[w.name]) for w in wanted if w.name in types}
-    return [_frame(rows, whole, F.lit(False), values, wanted)]
+    found = {w.name: F.col(f"`{w.name}`") for w in wanted if w.name in types}
+    times = {name: column for name, column in found.items() if isinstance(types[name], T.TimestampType)}
+    values = {name: column.cast("string") for name, column in found.items() if name not in times}
+    return [_frame(rows, whole, F.lit(False), values, wanted, times)]
 
 
 def _misfits(column: Wanted, kind: T.DataType) -> list[str]:
@@ -170,10 +184,3 @@ def _misfits(column: Wanted, kind: T.DataType) -> list[str]:
     if isinstance(kind, T.NullType | T.StringType) or all(isinstance(kind, fits[k]) for k in column.kinds):
         return []
     return [f"{column.name}: expected a {' and '.join(sorted(column.kinds))} or text, found {kind.simpleString()}"]
-
-
-def _text(column: Column, kind: T.DataType) -> Column:
-    """A typed value as the text that the same value has in a CSV; a timestamp says that it is UTC."""
-    if isinstance(kind, T.TimestampType):
-        return F.date_format(column, "yyyy-MM-dd'T'HH:mm:ss.SSSSSS'Z'")
-    return column.cast("string")

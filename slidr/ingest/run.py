@@ -7,19 +7,20 @@ running it again.
 
 import re
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import reduce
+from functools import cache, reduce
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from slidr.config import Config
 from slidr.errors import ConflictError, GuardrailError, InputError
-from slidr.ingest.files import InputFile, find_files, hadoop_path
+from slidr.ingest.files import find_files, hadoop_path
 from slidr.ingest.parse import check_source, parse, wanted_columns
 from slidr.ingest.read import read_files
-from slidr.ingest.settle import batch_days, settle, table_rows
+from slidr.ingest.settle import compare, doubtful_ids, of_clicks, settled, table_rows, with_sessions
 from slidr.ingest.sources import Source, target
 from slidr.ingest.summary import ALREADY, MERGED, NEW, REJECT, FileCounts, IngestSummary
 from slidr.ingest.values import digest
@@ -42,40 +43,49 @@ def ingest(lake: Lake, *, source: Source, paths: Sequence[str], conf: Config, ru
     staging = _staging(lake, run_id)
     files = find_files(lake.spark, paths, source.format)
     _remove_leftovers(lake)
+    wanted = wanted_columns(source, conf)
+
+    def typed(every_raw: bool) -> DataFrame:
+        rows = read_files(lake.spark, files, source, wanted)
+        return parse(rows, source=source, wanted=wanted, conf=conf, now=now, every_raw=every_raw)
+
     try:
-        settled = _settle_all(lake, files, source=source, conf=conf, run_id=run_id, now=now, staging=staging)
-        summary = IngestSummary(run_id, source.name, tuple(c for name in source.tables for c in _counts(settled[name], name, files)))
+        # Materialised: what was counted is what is written, even if a file changes.
+        parsed = _materialised(typed(every_raw=False), f"{staging}/parsed")
+        tables = _settle_all(lake, parsed, source=source, conf=conf, run_id=run_id, staging=staging)
+        cells = _cells(tables, parsed, conf=conf)
+        counts = [_file_counts(name, file.name, found) for name, found in cells.items() for file in files]
+        summary = IngestSummary(run_id, source.name, tuple(counts))
         _guard(summary, conf)
-        _publish(lake, settled, summary, conf=conf, run_id=run_id, now=now)
+        if summary.has_rejects:
+            again = cache(lambda: _materialised(typed(every_raw=True), f"{staging}/again"))
+            _publish_rejects(lake, tables, again, conf=conf, run_id=run_id, now=now)
+        _publish(lake, tables, cells, conf=conf)
     finally:
         _remove(lake, staging)
     return summary
 
 
-def _settle_all(
-    lake: Lake, files: Sequence[InputFile], *, source: Source, conf: Config, run_id: str, now: datetime, staging: str
-) -> dict[str, DataFrame]:
-    """Each table's settled rows. Both steps are materialised: what was counted is what is written, even if a file changes."""
-    wanted = wanted_columns(source, conf)
-    rows = read_files(lake.spark, files, source, wanted)
-    parsed = _materialised(parse(rows, source=source, wanted=wanted, conf=conf, now=now), f"{staging}/parsed")
-    settled = {}
+def _settle_all(lake: Lake, parsed: DataFrame, *, source: Source, conf: Config, run_id: str, staging: str) -> dict[str, DataFrame]:
+    """Each table's settled rows."""
+    found = {}
     for name, mapping in source.tables.items():
-        goal = target(name, conf.spec)
-        judged = settle(table_rows(parsed, name), name=name, goal=goal, mapping=mapping, lake=lake, conf=conf, run_id=run_id)
-        settled[name] = _materialised(judged, f"{staging}/{name}")
-        _same_number(parsed.where(f"{name}__in").count(), settled[name].count(), name)
-    return settled
-
-
-def _same_number(parsed: int, settled: int, name: str) -> None:
-    if parsed != settled:  # own invariant: no join or window may lose or double a row
-        raise InputError(f"expected {parsed} rows of {name} to be settled, found {settled}; nothing was published; please report it")
+        goal, rows = target(name, conf.spec), table_rows(parsed, name)
+        if not goal.dated:
+            rows = _materialised(of_clicks(rows, name=name, lake=lake, run_id=run_id), f"{staging}/{name}")
+        doubtful = _materialised(doubtful_ids(rows, goal=goal, lake=lake), f"{staging}/{name}_doubtful")
+        compared = None
+        if not doubtful.isEmpty():
+            judged = compare(rows, doubtful, goal=goal, mapping=mapping, lake=lake)
+            compared = _materialised(judged, f"{staging}/{name}_compared")
+        found[name] = settled(rows, doubtful, compared, goal=goal)
+    return found
 
 
 def _materialised(df: DataFrame, path: str) -> DataFrame:
     try:
-        df.write.mode("overwrite").parquet(path)
+        # Read once or twice and thrown away: looking for repeated values costs more than it saves.
+        df.write.mode("overwrite").option("parquet.enable.dictionary", "false").parquet(path)
     except Exception as error:
         if not any(word in str(error) for word in UNREADABLE):
             raise
@@ -84,21 +94,31 @@ def _materialised(df: DataFrame, path: str) -> DataFrame:
     return df.sparkSession.read.schema(df.schema).parquet(path)
 
 
-def _counts(settled: DataFrame, name: str, files: Sequence[InputFile]) -> list[FileCounts]:
-    """Counts by file; the result is bounded by files x reasons."""
-    found: dict[str, dict[str, int]] = {file.name: {} for file in files}
-    reasons: dict[str, dict[str, int]] = {file.name: {} for file in files}
-    for row in settled.groupBy("_file", "_status", "_reason").count().sort("_file", "_reason").collect():
-        if row["_status"] == REJECT:
-            reasons[row["_file"]][row["_reason"]] = row["count"]
-        else:
-            found[row["_file"]][row["_status"]] = row["count"]
-    counts = []
-    for file, numbers in found.items():
-        rows_in = sum(numbers.values()) + sum(reasons[file].values())
-        new, already, merged = (numbers.get(status, 0) for status in (NEW, ALREADY, MERGED))
-        counts.append(FileCounts(name, file, rows_in, new, already, merged, reasons[file]))
-    return counts
+def _cells(tables: dict[str, DataFrame], parsed: DataFrame, *, conf: Config) -> dict[str, list[Row]]:
+    """Each table's rows by file, status, reason and day, with how many of them lack a session; some per file."""
+    inside = parsed.agg(*[F.count_if(f"{name}__in").alias(name) for name in tables]).collect()[0]
+    cells = {}
+    for name, rows in tables.items():
+        without = F.count_if(F.col("session_id").isNull() if name == "clicks" else F.lit(False))
+        groups = rows.groupBy("_file", "_status", "_reason", F.col(target(name, conf.spec).day).alias("day"))
+        cells[name] = groups.agg(F.count(F.lit(1)).alias("rows"), without.alias("lacking")).collect()
+        found = sum(cell["rows"] for cell in cells[name])
+        if found != inside[name]:  # own invariant: no join or window may lose or double a row
+            raise InputError(
+                f"expected {inside[name]} rows of {name} to be settled, found {found}; nothing was published; please report it"
+            )
+    return cells
+
+
+def _file_counts(table: str, file: str, cells: Sequence[Row]) -> FileCounts:
+    by_status: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for cell in cells:
+        if cell["_file"] == file:
+            by_status[cell["_status"]] += cell["rows"]
+            reasons[cell["_reason"]] += cell["rows"] if cell["_status"] == REJECT else 0
+    rejects = {reason: count for reason, count in sorted(reasons.items(), key=str) if count}
+    return FileCounts(table, file, by_status.total(), by_status[NEW], by_status[ALREADY], by_status[MERGED], rejects)
 
 
 def _guard(summary: IngestSummary, conf: Config) -> None:
@@ -113,31 +133,35 @@ def _guard(summary: IngestSummary, conf: Config) -> None:
             )
 
 
-def _publish(lake: Lake, settled: dict[str, DataFrame], summary: IngestSummary, *, conf: Config, run_id: str, now: datetime) -> None:
-    if summary.has_rejects:
-        _publish_rejects(lake, settled, run_id=run_id, now=now)
+def _publish(lake: Lake, tables: dict[str, DataFrame], cells: dict[str, list[Row]], *, conf: Config) -> None:
     for name in ORDER:
-        if name not in settled or not summary.total(name).written:
+        fresh = [cell for cell in cells.get(name, []) if cell["_status"] == NEW]
+        if not fresh:
             continue
-        goal = target(name, conf.spec)
+        goal, new = target(name, conf.spec), tables[name].where(F.col("_status") == NEW)
+        if any(cell["lacking"] for cell in fresh):
+            new = with_sessions(new, lake=lake, conf=conf)
         lake.create(goal.table)
-        rows = settled[name].where(F.col("_status") == NEW).select(*goal.table.names)
-        written = lake.insert_new(rows, goal.table, batch_days(rows, goal))
-        if written != summary.total(name).written:
+        written = lake.insert_new(new.select(*goal.table.names), goal.table, sorted({cell["day"] for cell in fresh}))
+        expected = sum(cell["rows"] for cell in fresh)
+        if written != expected:
             raise ConflictError(
-                f"expected to add {summary.total(name).written} rows to {name}, found that another writer added some of them "
-                f"meanwhile ({written} were added); run the command again"
+                f"expected to add {expected} rows to {name}, found that another writer added some of them meanwhile "
+                f"({written} were added); run the command again"
             )
 
 
-def _publish_rejects(lake: Lake, settled: dict[str, DataFrame], *, run_id: str, now: datetime) -> None:
+def _publish_rejects(
+    lake: Lake, tables: dict[str, DataFrame], again: Callable[[], DataFrame], *, conf: Config, run_id: str, now: datetime
+) -> None:
     """Appends each reject that is not on record yet. Equal rows of a file are as many rejects, on record as many times."""
-    parts = [df.where(F.col("_status") == REJECT).withColumn("table_name", F.lit(name)) for name, df in settled.items()]
-    renamed = {"reason": "_reason", "raw": "_raw", "source_file": "_file"}
-    columns = [F.col("table_name"), *(F.col(old).alias(new) for new, old in renamed.items())]
-    rows = reduce(DataFrame.unionByName, [part.select(*columns) for part in parts])
-    same = digest([F.col("table_name"), F.col("reason"), F.col("source_file"), F.col("raw")])
-    rows = rows.withColumn("_same", same)
+    parts = []
+    for name, rows in tables.items():
+        rejects = _with_raw(rows.where(F.col("_status") == REJECT), again, name=name, key=target(name, conf.spec).key)
+        columns = {"reason": "_reason", "source_file": "_file", "raw": "_raw"}
+        parts.append(rejects.select(F.lit(name).alias("table_name"), *[F.col(old).alias(new) for new, old in columns.items()]))
+    same = digest([F.col(name) for name in ("table_name", "reason", "source_file", "raw")])
+    rows = reduce(DataFrame.unionByName, parts).withColumn("_same", same)
     numbered = rows.withColumn("_number", F.row_number().over(Window.partitionBy("_same").orderBy("_same")))
     lake.create(REJECTS)
     recorded = lake.read(REJECTS).join(rows.select("source_file").distinct(), on="source_file", how="left_semi")
@@ -147,6 +171,23 @@ def _publish_rejects(lake: Lake, settled: dict[str, DataFrame], *, run_id: str, 
     fresh = fresh.withColumns({"run_id": F.lit(run_id), "rejected_time": at, "reject_date": F.to_date(at)})
     if not fresh.isEmpty():
         lake.append(fresh, REJECTS)
+
+
+def _with_raw(rejects: DataFrame, again: Callable[[], DataFrame], *, name: str, key: str) -> DataFrame:
+    """`_file`, `_reason`, `_raw` of rejects. Rows that only a comparison with others refused are looked up in the files,
+    which `again` reads once more: to keep the text of every row for them would cost more than all else.
+    """
+    columns = ["_file", "_reason", "_raw"]
+    compared = rejects.where("_raw is null")
+    count = compared.count()
+    if not count:
+        return rejects.select(columns)
+    same = ["_file", key, "_content"]
+    usable = table_rows(again(), name).where("_reason is null").select(*same, "_raw")
+    found = usable.join(compared.select(*same, "_reason").distinct(), on=same, how="inner").select(columns)
+    if found.count() != count:
+        raise InputError(f"expected {count} rejects in the files, found others: the files changed while they were read; run it again")
+    return rejects.where("_raw is not null").select(columns).unionByName(found)
 
 
 def _staging(lake: Lake, run_id: str) -> str:

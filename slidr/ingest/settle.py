@@ -1,4 +1,8 @@
-"""What becomes of each typed row: written, already there, merged into another order line, or a reject."""
+"""What becomes of each typed row: written, already there, merged into another order line, or a reject.
+
+Most rows have an id of their own that the lake lacks, and go straight on. Only rows of a doubtful id, one that comes twice
+or is in the lake, are brought together and compared.
+"""
 
 from datetime import date, timedelta
 
@@ -6,18 +10,18 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from slidr.config import Config
+from slidr.hashing import row_hash
 from slidr.ingest.parse import content
 from slidr.ingest.sessions import gap_sessions
 from slidr.ingest.sources import TableMap, Target
 from slidr.ingest.summary import ALREADY, MERGED, NEW, REJECT
-from slidr.ingest.values import as_text, digest
 from slidr.lake import Lake, in_days
 from slidr.slices import slice_name
 from slidr.tables import CLICKS, DECISIONS
 
 CONFLICT = "conflicting_duplicate"
+OWN = ("_file", "_raw", "_status", "_reason", "_content")
 OF_CLICK = [c.name for c in CLICKS.columns if c.name in {d.name for d in DECISIONS.columns} | {"upstream_filter"}]
-ELSEWHERE = "of another day"  # content of a row that the lake has under another date; equals no digest
 
 
 def table_rows(parsed: DataFrame, name: str) -> DataFrame:
@@ -27,42 +31,55 @@ def table_rows(parsed: DataFrame, name: str) -> DataFrame:
     return parsed.where(f"{name}__in").select("_file", "_raw", *mine)
 
 
-def settle(rows: DataFrame, *, name: str, goal: Target, mapping: TableMap, lake: Lake, conf: Config, run_id: str) -> DataFrame:
-    """The table's columns, `_file`, `_raw`, `_status` and `_reason` (of rejects); one row per input row.
+def doubtful_ids(rows: DataFrame, *, goal: Target, lake: Lake) -> DataFrame:
+    """Ids that usable rows have twice, or that the lake has, on whatever day; each once."""
+    ids = rows.where("_reason is null").select(goal.key)
+    doubtful = ids.groupBy(goal.key).count().where("count > 1").select(goal.key)
+    if lake.exists(goal.table):
+        doubtful = doubtful.union(_of_origin(lake.read(goal.table)).select(goal.key).join(ids, on=goal.key, how="left_semi"))
+    return doubtful.distinct()
+
+
+def settled(rows: DataFrame, doubtful: DataFrame, compared: DataFrame | None, *, goal: Target) -> DataFrame:
+    """The table's columns, `_file`, `_raw`, `_status`, `_reason` (of rejects) and `_content` as parsed; one row per input row.
+
+    `doubtful` is the result of `doubtful_ids`, `compared` that of `compare`, None where no id is doubtful.
+    """
+    columns = [*OWN, *goal.table.names]
+    unique = F.col("_reason").isNull()
+    bad = rows.where(~unique).withColumn("_status", F.lit(REJECT)).select(columns)
+    if compared is None:
+        return rows.withColumn("_status", F.when(unique, NEW).otherwise(REJECT)).select(columns)
+    plain = rows.where(unique).join(doubtful, on=goal.key, how="left_anti").withColumn("_status", F.lit(NEW))
+    return plain.select(columns).unionByName(compared).unionByName(bad)
+
+
+def compare(rows: DataFrame, doubtful: DataFrame, *, goal: Target, mapping: TableMap, lake: Lake) -> DataFrame:
+    """The settled rows of doubtful ids.
 
     Of rows with one id the earliest arrival stays (then the smallest content); equal ones are already there, others
-    conflict. What the lake has stays in any case. `rows` must be cheap to read several times (materialised).
+    conflict. What the lake has stays in any case.
     """
-    if name in ("decisions", "features"):
-        rows = _of_clicks(rows, name=name, lake=lake, run_id=run_id)
-    bad = rows.where(F.col("_reason").isNotNull()).withColumn("_status", F.lit(REJECT))
-    good = rows.where(F.col("_reason").isNull())
-    ranked = _merged_lines(good, goal) if mapping.order_lines else _ranked(good, goal)
-    known = _known(good, goal, lake)
-    judged = _judged(
-        ranked.join(known, on=goal.key, how="left") if known is not None else ranked.withColumn("_known", F.lit(None).cast("string"))
-    )
-    if mapping.session_gap:
-        gap, new = conf.ingest.session_gap_minutes, F.col("_status") == NEW
-        judged = gap_sessions(judged, _recent(good, lake, conf), gap_minutes=gap, new=new)
-    columns = ["_file", "_raw", "_status", "_reason", *goal.table.names]
-    return judged.select(columns).unionByName(bad.select(columns))
+    doubted = rows.where("_reason is null").join(doubtful, on=goal.key, how="left_semi").withColumn("_meaning", F.col("_content"))
+    ranked = _merged_lines(doubted, goal) if mapping.order_lines else _ranked(doubted, goal)
+    judged = _judged(ranked.join(_known(doubted, doubtful, goal, lake), on=goal.key, how="left"))
+    return judged.select(*OWN, *goal.table.names)
 
 
 def _ranked(rows: DataFrame, goal: Target) -> DataFrame:
     """`_rank` among the rows of one id, and `_first`, the content of the row that stays."""
     times = [name for name in ("arrival_time", "decided_time") if name in rows.columns]
-    order = Window.partitionBy(goal.key).orderBy(*times, "_content", "_file")
+    order = Window.partitionBy(goal.key).orderBy(*times, "_meaning", "_file")
     return rows.withColumns(
-        {"_rank": F.row_number().over(order), "_first": F.first("_content").over(order), "_line": F.lit(1), "_overflow": F.lit(False)}
+        {"_rank": F.row_number().over(order), "_first": F.first("_meaning").over(order), "_line": F.lit(1), "_overflow": F.lit(False)}
     )
 
 
 def _merged_lines(rows: DataFrame, goal: Target) -> DataFrame:
     """Order lines with the amount and time of their order; `_line` numbers them. A line that contradicts the order's
-    first line in anything but amount and time has another content, and so conflicts with it."""
+    first line in anything but amount and time has another meaning, and so conflicts with it."""
     apart = ("amount_micros", "purchase_time", "arrival_time")
-    rows = rows.withColumn("_same", digest([as_text(F.col(f.name), f.type) for f in goal.fields if f.name not in apart]))
+    rows = rows.withColumn("_same", row_hash(*[F.col(f.name) for f in goal.fields if f.name not in apart]))
     order, group = Window.partitionBy("order_id"), Window.partitionBy("order_id", "_same")
     line = group.orderBy("purchase_time", "_content", "_file")
     rows = rows.withColumns(
@@ -75,34 +92,33 @@ def _merged_lines(rows: DataFrame, goal: Target) -> DataFrame:
         }
     )
     rows = rows.withColumn("_overflow", F.col("amount_micros").isNull())
-    merged = rows.withColumns({"purchase_date": F.to_date("purchase_time"), "_content": content(goal), "_rank": F.lit(1)})
-    return merged.withColumn("_first", F.when(F.col("_same") == F.col("_first"), F.col("_content")).otherwise(F.col("_first")))
+    merged = rows.withColumns({"purchase_date": F.to_date("purchase_time"), "_meaning": content(goal), "_rank": F.lit(1)})
+    return merged.withColumn("_first", F.when(F.col("_same") == F.col("_first"), F.col("_meaning")).otherwise(F.col("_first")))
 
 
 def _judged(rows: DataFrame) -> DataFrame:
     overflow = F.when(F.col("_overflow"), F.lit("not_a_number: amount_micros"))
-    conflict = F.when(F.col("_content") != F.coalesce("_known", "_first"), F.lit(CONFLICT))
-    rows = rows.withColumn("_reason", F.coalesce(overflow, conflict))
+    other = F.coalesce("_elsewhere", F.lit(False)) | (F.col("_meaning") != F.coalesce("_known", "_first"))
+    rows = rows.withColumn("_reason", F.coalesce(overflow, F.when(other, F.lit(CONFLICT))))
     repeated = F.col("_known").isNotNull() | (F.col("_rank") > 1)
     kept = F.when(F.col("_line") > 1, MERGED).when(repeated, ALREADY).otherwise(NEW)
     return rows.withColumn("_status", F.when(F.col("_reason").isNotNull(), REJECT).otherwise(kept))
 
 
-def _known(rows: DataFrame, goal: Target, lake: Lake) -> DataFrame | None:
-    """Key and `_known` (content) of the lake's rows with a key of the batch; None while the lake has no such table."""
+def _known(rows: DataFrame, doubtful: DataFrame, goal: Target, lake: Lake) -> DataFrame:
+    """Key, `_known` (what the lake's row of this key says) and `_elsewhere`: the key stands under another day there."""
     if not lake.exists(goal.table):
-        return None
-    ids = rows.select(goal.key).distinct()
-    days = batch_days(rows, goal)
-    same = lake.read(goal.table, days)
-    if "origin" in same.columns:
-        same = same.where(F.col("origin") == "logged")
-    known = same.select(goal.key, content(goal).alias("_known"))
-    if goal.dated:
-        # The id may stand under another day, with another time; only the narrow id column is read there.
-        other = lake.read(goal.table).where(~in_days(F.col(goal.day), days)) if days else lake.read(goal.table)
-        known = known.unionByName(other.select(goal.key, F.lit(ELSEWHERE).alias("_known")))
-    return known.join(ids, on=goal.key, how="left_semi")
+        return doubtful.withColumns({"_known": F.lit(None).cast("bigint"), "_elsewhere": F.lit(False)})
+    there, days = _of_origin(lake.read(goal.table)), batch_days(rows, goal)
+    known = there.where(in_days(F.col(goal.day), days)).select(goal.key, content(goal).alias("_known"), F.lit(False).alias("_elsewhere"))
+    if goal.dated:  # only the narrow id column is read there
+        other = there.where(~in_days(F.col(goal.day), days)).select(goal.key)
+        known = known.unionByName(other.withColumns({"_known": F.lit(None).cast("bigint"), "_elsewhere": F.lit(True)}))
+    return known.join(doubtful, on=goal.key, how="left_semi")
+
+
+def _of_origin(table: DataFrame) -> DataFrame:
+    return table.where("origin = 'logged'") if "origin" in table.columns else table
 
 
 def batch_days(rows: DataFrame, goal: Target) -> list[date]:
@@ -110,19 +126,24 @@ def batch_days(rows: DataFrame, goal: Target) -> list[date]:
     return sorted(row[0] for row in rows.select(goal.day).distinct().collect())
 
 
+def with_sessions(new: DataFrame, *, lake: Lake, conf: Config) -> DataFrame:
+    """New clicks, those without a session in one made by a gap of inactivity."""
+    lacking = new.where("session_id is null")
+    filled = gap_sessions(lacking, _recent(lacking, lake, conf), gap_minutes=conf.ingest.session_gap_minutes)
+    return new.where("session_id is not null").unionByName(filled)
+
+
 def _recent(rows: DataFrame, lake: Lake, conf: Config) -> DataFrame | None:
     """Clicks of the lake that a click of the batch may continue."""
     if not lake.exists(CLICKS):
         return None
-    first, last = rows.agg(F.min("click_time"), F.max("click_date")).select(F.to_date("min(click_time)"), "max(click_date)").collect()[0]
-    if first is None:
-        return None
+    first, last = rows.agg(F.to_date(F.min("click_time")), F.max("click_date")).collect()[0]
     first -= timedelta(days=1 + conf.ingest.session_gap_minutes // (24 * 60))
     clicks = lake.read(CLICKS).where(F.col("click_date").between(F.lit(first), F.lit(last)))
     return clicks.select("click_id", "click_time", "user_id", "ip_key", "user_agent", "session_id")
 
 
-def _of_clicks(rows: DataFrame, *, name: str, lake: Lake, run_id: str) -> DataFrame:
+def of_clicks(rows: DataFrame, *, name: str, lake: Lake, run_id: str) -> DataFrame:
     """What a decision or a logged feature row takes from its click; a click that the lake lacks is a reject."""
     lake.create(CLICKS)
     ids = rows.select("click_id").where("click_id IS NOT NULL").distinct()

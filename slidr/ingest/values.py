@@ -8,6 +8,8 @@ from pyspark.sql import functions as F
 from slidr.ingest.sources import EPOCHS, PLACEHOLDER, UNITS, FieldMap
 
 ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?\s?(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)?)?$"
+# What most files hold, and Spark's cast reads as it is.
+PLAIN_ISO = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$"
 ISO_OFFSET = r":\d{2}(?:\.\d+)?\s?(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$"
 SHORT_OFFSET = r"(:\d{2}(?:\.\d+)?)\s?([+-]\d{2})(?::?(\d{2}))?$"
 LAST_MICROS = 253_402_300_799_999_999  # the end of the year 9999
@@ -78,7 +80,8 @@ def _whole(text: Column, kind: str, factor: int) -> Column:
     exact = text.try_cast("decimal(28,9)") * F.lit(factor).cast("decimal(7,0)")
     rounded = F.round(exact, 0)
     # A fraction of a micro-unit is the noise of a float if the money came in larger units; else it is no whole number.
-    return F.when((rounded == exact) | F.lit(factor > 1), rounded.cast("decimal(37,0)").try_cast(kind))
+    by_decimal = F.when((rounded == exact) | F.lit(factor > 1), rounded.cast("decimal(37,0)").try_cast(kind))
+    return F.coalesce(text.try_cast(kind), by_decimal) if factor == 1 else by_decimal
 
 
 def _time(text: Column, field: FieldMap) -> Column:
@@ -94,6 +97,10 @@ def _time(text: Column, field: FieldMap) -> Column:
 
 
 def _iso(text: Column, zone: str) -> Column:
+    return F.when(text.rlike(PLAIN_ISO), text.try_cast("timestamp")).otherwise(_other_iso(text, zone))
+
+
+def _other_iso(text: Column, zone: str) -> Column:
     text = F.upper(text)
     text = F.regexp_replace(text, r"([T ]\d{2}:\d{2})(?![:\d])", "$1:00")
     spelled = F.regexp_replace(F.regexp_replace(text, SHORT_OFFSET, "$1$2:$3"), r"([+-]\d{2}):$", "$1:00")

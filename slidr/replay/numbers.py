@@ -9,9 +9,10 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 
+from slidr.hashing import row_hash
 from slidr.lake import Lake, days_between
 from slidr.replay.outcomes import OUTCOMES, PUBLISHED, ROWS
-from slidr.replay.pins import hex_of, row_hash
+from slidr.replay.pins import hex_of
 from slidr.replay.request import Request, in_window, narrowed
 from slidr.tables import CURRENT_DECISIONS, LABELS
 
@@ -29,7 +30,7 @@ def cells(rows: DataFrame) -> list[Row]:
             F.count(F.lit(1)).alias("clicks"),
             F.count_if(no_cost).alias("no_cost"),
             F.coalesce(F.sum("delta_cost_micros"), F.lit(0)).alias("micros"),
-            F.bit_xor(row_hash(*ROWS)).alias("hash"),
+            F.bit_xor(row_hash(*map(F.col, ROWS))).alias("hash"),
         )
         .collect()
     )

@@ -4,11 +4,12 @@ import hashlib
 import json
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr.config import ReplayConf
 from slidr.errors import InputError
+from slidr.hashing import row_hash
 from slidr.lake import Lake
 from slidr.replay.request import Request
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, features_table
@@ -61,16 +62,11 @@ def fingerprints(scoped: DataFrame) -> dict[str, Any]:
     decided = F.col("old_is_invalid").isNotNull()
     row = scoped.agg(
         F.count(F.lit(1)).alias("clicks"),
-        F.bit_xor(row_hash(*CLICK_MEANING)).alias("clicks_hash"),
+        F.bit_xor(row_hash(*map(F.col, CLICK_MEANING))).alias("clicks_hash"),
         F.count_if(decided).alias("published"),
-        F.bit_xor(F.when(decided, row_hash(*PUBLISHED_MEANING))).alias("published_hash"),
+        F.bit_xor(F.when(decided, row_hash(*map(F.col, PUBLISHED_MEANING)))).alias("published_hash"),
     ).collect()[0]
     return {name: {"count": row[name], "hash": hex_of(row[f"{name}_hash"])} for name in ("clicks", "published")}
-
-
-def row_hash(*names: str) -> Column:
-    """64-bit hash of a row; which columns are NULL is hashed too, since xxhash64 skips NULLs."""
-    return F.xxhash64(*[F.col(name) for name in names], *[F.col(name).isNull() for name in names])
 
 
 def hex_of(number: int | None) -> str:
