@@ -25,6 +25,7 @@ TRAIN = ["petastorm==0.13.1", "torch>=2.4,<3", "cvxpy>=1.6,<1.8", "setuptools<70
 TEST = [
     "chispa>=0.10",
     "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
     "hypothesis>=6.100",
     "duckdb>=1.1",
     "nbclient>=0.10",

@@ -11,10 +11,12 @@ def init(job: Job) -> Outcome:
     """Makes the tables of the lake and the model registry where they are missing."""
     from slidr.registry import Registry  # MLflow takes seconds to import: only commands that need it do
 
+    lake = job.lake
     declared = [*tables.ALL, tables.features_table(job.conf.spec)]
     with ThreadPoolExecutor(max_workers=4) as pool:  # a commit waits for the disk more than it works
-        list(pool.map(job.lake.create, declared))
-    Registry(job.conf.registry, job.lake).init()
+        registry = pool.submit(Registry(job.conf.registry, lake).init)
+        list(pool.map(lake.create, declared))
+        registry.result()
     return Outcome({"tables": len(declared), "lake": job.conf.lake.root}, said=f"Lake ready: {job.conf.lake.root}")
 
 

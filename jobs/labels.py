@@ -32,9 +32,11 @@ def relabel(job: Job, days: Sequence[date], *, waiting: int, now: datetime) -> O
     conf = job.conf.labels
     clicks = job.lake.read(CLICKS, stage.days_of_clicks(days, conf))
     purchases = job.lake.read(PURCHASES, stage.days_of_purchases(days, conf))
-    job.lake.replace_days(stage.label(clicks, purchases, days=days, conf=conf), LABELS, days)
+    attributed = stage.attribute(clicks, purchases, conf=conf).persist()
+    job.lake.replace_days(stage.label(clicks, purchases, attributed, days=days, conf=conf), LABELS, days)
+    on_time, late = stage.purchases_in_time(attributed, days=days, now=now)
+    attributed.unpersist()
     rows = job.lake.read(LABELS, days).groupBy("label_reason").count().collect()  # three rows
-    on_time, late = stage.late_purchases(clicks, purchases.where(purchases.arrival_time <= now), days=days, conf=conf)
     counts = {row["label_reason"]: row["count"] for row in rows}
     if not counts:
         raise NothingToDoError(f"expected clicks from {days[0]} to {days[-1]}, found none; ingest them first")

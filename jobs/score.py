@@ -51,7 +51,7 @@ def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outco
         decided_time=job.now,
     ).persist(StorageLevel.MEMORY_AND_DISK)
     counts = decided.groupBy("basis").agg(F.count("*").alias("clicks"), F.sum(F.col("is_invalid").cast("int")).alias("invalid")).collect()
-    new = scoring.publish_first(job.lake, decided, days)
+    new = scoring.publish_first(job.lake, decided, days, expected=sum(row["clicks"] for row in counts))
     decided.unpersist()
     shown = [{"basis": row["basis"], "clicks": row["clicks"], "invalid": row["invalid"]} for row in counts]
     summary = {"model_version": version.number, "from": first.isoformat(), "to": last.isoformat(), "new_decisions": new, "by_basis": shown}

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from slidr import evaluation, guardrails, plots, scoring, weights
@@ -62,9 +62,9 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         known = registry.find(identity)
         if known:
             return Outcome({"version": known[0], "new": False}, said=f"Already trained: version {known[0]}.")
-        check_data(job, labelled, override)
+        failed = check_data(job, labelled, override)
         bundle, summary = make_bundle(job, days, labelled, identity)
-        guardrails.require(check_judging(job, summary["judging"]), override)
+        failed += guardrails.require(check_judging(job, summary["judging"]), override)
     finally:
         labelled.unpersist()
     reason = f"trained on {days.training[0]} to {days.judging[-1]}" + (f"; override: {override}" if override else "")
@@ -72,7 +72,14 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         bundle, identity=identity, pictures=folder(job, "models", identity[:12]), now=job.now, actor=job.actor, reason=reason
     )
     shown = {"Judging days": summary["judging_rows"], "At one global threshold of the same FPR": summary["comparison"]}
-    result = {"version": number, "new": True, "bundle_metrics": bundle.metrics, "thresholds": bundle.thresholds}
+    overridden = [f"{check.name}: observed {check.observed:.6g}, bound {check.bound:.6g}; {check.advice}" for check in failed]
+    result = {
+        "version": number,
+        "new": True,
+        "overridden": overridden,
+        "bundle_metrics": bundle.metrics,
+        "thresholds": bundle.thresholds,
+    }
     return Outcome(result, shown, f"Version {number} is a candidate; `slidr models promote {number} --reason …` makes it decide.")
 
 
@@ -126,7 +133,7 @@ def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:
     return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()
 
 
-def check_data(job: Job, labelled: DataFrame, override: str | None) -> None:
+def check_data(job: Job, labelled: DataFrame, override: str | None) -> list[guardrails.Check]:
     """The guardrails on labels: a few hours without purchases would teach the model to invalidate these hours."""
     conf = job.conf.guardrails
     job.say("checking the labels of the training days")
@@ -134,7 +141,7 @@ def check_data(job: Job, labelled: DataFrame, override: str | None) -> None:
     checks = guardrails.check_training_data(
         hours, min_hour_clicks=conf.min_hour_clicks, min_human_density=conf.min_human_density, min_purchasing=conf.min_purchasing
     )
-    guardrails.require(checks, override)
+    return guardrails.require(checks, override)
 
 
 def check_judging(job: Job, metrics: pd.DataFrame) -> list[guardrails.Check]:
@@ -148,11 +155,11 @@ def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str) -> tup
     manifest, preparation = snapshot(job, labelled, raked, identity)
     untuned = {name: fit(job, manifest, preparation, hidden, name) for name, hidden in networks(job).items()}
     job.say("choosing thresholds")
-    chosen_on = part_curves(labelled, untuned["mlp"], "calibration")
+    found = method_curves(labelled, untuned)
+    chosen_on = found["calibration"]["mlp"]
     calibration = calibrate(job, chosen_on)
     plots.plot_curves(chosen_on, calibration, folder(job, "models", identity[:12]) / "curves.png")
-    judged = {name: part_curves(labelled, bundle, "judging") for name, bundle in untuned.items()}
-    judged["velocity"] = velocity_curves(labelled, "judging")
+    judged = found["judging"]
     metrics = evaluation.slice_metrics(judged["mlp"], calibration.thresholds, calibration.default_threshold)
     comparison = compare(judged, job.conf.calibration.fpr_budget)
     bundle = replace(
@@ -231,18 +238,29 @@ def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...]) -> Bundle
     )
 
 
-def part_curves(labelled: DataFrame, bundle: Bundle, part: str) -> dict[str, Curve]:
-    """Curves of one part, scored by the function that all scoring uses."""
-    scored = scoring.with_scores(labelled.where(F.col("part") == part), bundle)
-    return curves(evaluation.score_histogram(scored).toPandas())
+def method_curves(labelled: DataFrame, networks: dict[str, Bundle]) -> dict[str, dict[str, dict[str, Curve]]]:
+    """part -> method -> slice -> curve, of the calibration and judging clicks, in one pass; scored by the function that all
+    scoring uses. The velocity rule is judged beside the networks."""
+    scored = labelled.where(F.col("part").isin("calibration", "judging"))
+    for name, bundle in networks.items():
+        scored = scoring.with_scores(scored, bundle, column=f"score_{name}")
+    scores = {name: F.col(f"score_{name}") for name in networks} | {"velocity": velocity(labelled.columns)}
+    by_method = F.explode(F.array(*[F.struct(F.lit(name).alias("method"), score.alias("score")) for name, score in scores.items()]))
+    signs = ("is_purchase", "label_reason", "in_heavy_session")
+    rows = scored.select("part", "slice", *signs, by_method.alias("by")).select("part", "slice", *signs, "by.*")
+    histogram = evaluation.score_histogram(rows, by=("part", "method")).toPandas()
+    if histogram.empty:
+        raise NothingToDoError("expected labelled clicks on the calibration and judging days, found none; label more days")
+    return {
+        part: {name: curves(histogram[(histogram["part"] == part) & (histogram["method"] == name)]) for name in scores}
+        for part in ("calibration", "judging")
+    }
 
 
-def velocity_curves(labelled: DataFrame, part: str) -> dict[str, Curve]:
-    """The velocity rule: v / (1 + v) with v the clicks of the last hour of the user, else of the session."""
-    counts = [F.col(name) for name in ("user_clicks_1h", "session_clicks_1h") if name in labelled.columns]
-    clicks = F.coalesce(*counts, F.lit(0))
-    scored = labelled.where(F.col("part") == part).withColumn("score", F.round(clicks / (clicks + 1.0), 6))
-    return curves(evaluation.score_histogram(scored).toPandas())
+def velocity(columns: list[str]) -> Column:
+    """The velocity rule as a score: v / (1 + v) with v the clicks of the last hour of the user, else of the session."""
+    clicks = F.coalesce(*[F.col(name) for name in ("user_clicks_1h", "session_clicks_1h") if name in columns], F.lit(0))
+    return F.round(clicks / (clicks + 1.0), 6)
 
 
 def calibrate(job: Job, calibration_curves: dict[str, Curve]) -> Calibration:

@@ -3,7 +3,7 @@
 All of it is of unweighted clicks. FPR is a lower estimate of the harm to people: purchasing clicks are the most human ones.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame
@@ -40,20 +40,22 @@ def score_bin(score: Column) -> Column:
     return F.when(valid, F.floor((millionths + F.lit(per_bin - 1)) / F.lit(per_bin)).cast("int")).when(score.isNotNull(), F.lit(BAD_BIN))
 
 
-def score_histogram(scored: DataFrame) -> DataFrame:
+def score_histogram(scored: DataFrame, *, by: Sequence[str] = ()) -> DataFrame:
     """One row per slice and occupied score bin: slice, bin, clicks, purchasing, high_rfm, heavy. One aggregation.
 
-    `scored` has one row per labelled click: slice, score, is_purchase, label_reason, in_heavy_session. Clicks without a
-    score are left out. NaN and scores outside [0, 1] go to bin -1, which `curves` refuses. At most slices x 10002 rows.
+    `by` names further columns to count apart, such as the method or the part of the clicks. `scored` has one row per
+    labelled click: slice, score, is_purchase, label_reason, in_heavy_session. Clicks without a score are left out. NaN and
+    scores outside [0, 1] go to bin -1, which `curves` refuses. At most slices x 10002 rows.
     """
     bins = scored.select(
-        F.col("slice"),
+        *by,
+        "slice",
         score_bin(F.col("score")).alias("bin"),
         F.col("is_purchase").alias("purchasing"),
         ((F.col("label_reason") == "rfm") & ~F.col("is_purchase")).alias("high_rfm"),
         F.col("in_heavy_session").alias("heavy"),
     )
-    counted = bins.where(F.col("bin").isNotNull()).groupBy("slice", "bin")
+    counted = bins.where(F.col("bin").isNotNull()).groupBy(*by, "slice", "bin")
     return counted.agg(
         F.count(F.lit(1)).alias("clicks"),
         F.count_if("purchasing").alias("purchasing"),

@@ -154,11 +154,11 @@ def check_replay(
     return checks
 
 
-def require(checks: list[Check], override: str | None) -> None:
-    """Raises GuardrailError that lists every failed check, unless a reason to override is given (the caller records it)."""
+def require(checks: list[Check], override: str | None) -> list[Check]:
+    """The failed checks. Raises GuardrailError that lists them, unless a reason to override is given (the caller records it)."""
     failed = [check for check in checks if not check.passed]
     if not failed or (override and override.strip()):
-        return
+        return failed
     lines = [f"  {check.name}: observed {check.observed:.6g}, bound {check.bound:.6g}; {check.advice}" for check in failed]
     raise GuardrailError(
         f"stopped by {len(failed)} of {len(checks)} guardrails, nothing was published:\n"

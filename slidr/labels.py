@@ -41,19 +41,18 @@ def days_of_purchases(days: Sequence[date], conf: LabelsConf) -> list[date]:
     return [first + timedelta(days=offset) for offset in range((last - first).days + 1)]
 
 
-def label(clicks: DataFrame, purchases: DataFrame, *, days: Sequence[date], conf: LabelsConf) -> DataFrame:
+def label(clicks: DataFrame, purchases: DataFrame, attributed: DataFrame, *, days: Sequence[date], conf: LabelsConf) -> DataFrame:
     """Rows of `labels` for the clicks of `days`, one per click; all of these days must have matured.
 
-    `clicks` holds `days_of_clicks(days, conf)`, `purchases` holds `days_of_purchases(days)`.
+    `clicks` holds `days_of_clicks(days, conf)`, `purchases` holds `days_of_purchases(days)`, `attributed` is the result of
+    `attribute` on both: over all clicks read, since whether an order is a later day's must not depend on the days asked for.
     """
-    orders = purchases.where("not cancelled")
     judged = clicks.where(F.col("click_date").isin(list(days)))
-    # Over all clicks read: whether an order is a later day's must not depend on the days asked for.
-    attributed = attribute(clicks, orders, conf=conf).select("click_id", F.lit(True).alias("bought"))
+    bought = attributed.where("known").select("click_id", F.lit(True).alias("bought")).distinct()
     labelled = (
         judged.withColumn("label_time", _label_time(F.col("click_date"), conf))
-        .join(attributed.distinct(), on="click_id", how="left")
-        .join(rfm(orders, days=days, conf=conf), on=["click_date", "marketplace", "user_id"], how="left")
+        .join(bought, on="click_id", how="left")
+        .join(rfm(purchases, days=days, conf=conf), on=["click_date", "marketplace", "user_id"], how="left")
         .join(heavy_sessions(clicks, days=days, conf=conf), on=["click_date", "session_id"], how="left")
     )
     is_purchase = F.coalesce("bought", F.lit(False))
@@ -73,18 +72,14 @@ def _label_time(click_date: Column, conf: LabelsConf) -> Column:
     return F.date_add(click_date, 1 + conf.delay_days).cast("timestamp")
 
 
-def attribute(clicks: DataFrame, orders: DataFrame, *, conf: LabelsConf) -> DataFrame:
-    """order_id -> click_id, one row for each order that marks a click and had arrived by the click's label time."""
-    return attributions(clicks, orders, conf=conf).where("known").select("order_id", "click_id")
-
-
-def attributions(clicks: DataFrame, orders: DataFrame, *, conf: LabelsConf) -> DataFrame:
-    """order_id, click_id, click_date, known: each order with the click that it marks, if any.
+def attribute(clicks: DataFrame, purchases: DataFrame, *, conf: LabelsConf) -> DataFrame:
+    """order_id, click_id, click_date, arrival_time, known: each order with the click that it marks, if any.
 
     The click that the order names; else the latest earlier click of its session; else of its user, of the same
     advertiser where the order names one. Only a purchase in (click_time, click_time + window] marks a click; `known` says
-    that it had arrived by the click's label time.
+    that it had arrived by the click's label time. Cancelled orders mark none.
     """
+    orders = purchases.where("not cancelled")
     window = F.expr(f"INTERVAL {conf.attribution_days} DAYS")
     named = orders.where("click_id is not null").join(clicks.select("click_id", "click_time", "click_date"), on="click_id", how="inner")
     unnamed = orders.where("click_id is null")
@@ -95,7 +90,7 @@ def attributions(clicks: DataFrame, orders: DataFrame, *, conf: LabelsConf) -> D
     found = named.select(columns).unionByName(by_session.select(columns)).unionByName(by_user.select(columns))
     in_window = (F.col("purchase_time") > F.col("click_time")) & (F.col("purchase_time") <= F.col("click_time") + window)
     known = F.col("arrival_time") <= _label_time(F.col("click_date"), conf)
-    return found.where(in_window).select("order_id", "click_id", "click_date", known.alias("known"))
+    return found.where(in_window).select("order_id", "click_id", "click_date", "arrival_time", known.alias("known"))
 
 
 def latest_click(clicks: DataFrame, orders: DataFrame, *, key: str, window: Column) -> DataFrame:
@@ -112,6 +107,8 @@ def latest_click(clicks: DataFrame, orders: DataFrame, *, key: str, window: Colu
 
 def _as_of(clicks: DataFrame, orders: DataFrame, keys: list[str]) -> DataFrame:
     event = F.struct("click_id", "click_time", "click_date")
+    # Few keys have an order: only their clicks are sorted.
+    clicks = clicks.join(orders.select(*keys).distinct(), on=keys, how="left_semi")
     click_rows = clicks.select(*keys, F.col("click_time").alias("time"), F.lit(1).alias("kind"), event.alias("click"))
     order = F.struct("order_id", "purchase_time", "arrival_time")
     order_rows = orders.select(*keys, F.col("purchase_time").alias("time"), F.lit(0).alias("kind"), order.alias("order"))
@@ -122,16 +119,16 @@ def _as_of(clicks: DataFrame, orders: DataFrame, keys: list[str]) -> DataFrame:
     return latest.where("kind = 0 and latest is not null").select("order.*", "latest.*")
 
 
-def rfm(orders: DataFrame, *, days: Sequence[date], conf: LabelsConf) -> DataFrame:
+def rfm(purchases: DataFrame, *, days: Sequence[date], conf: LabelsConf) -> DataFrame:
     """click_date, marketplace, user_id -> rfm_score (3 to 15), for accounts with a purchase in the look-back.
 
     Purchases of the `rfm_days` before the end of the click's day that had arrived by its label time. Recency, frequency
     and money each score ceil(5 * cumulative distribution) within the marketplace; ties score the same.
     """
     day_end = F.date_add("click_date", 1).cast("timestamp")
-    spark_days = orders.sparkSession.createDataFrame([(day,) for day in days], "click_date date")
+    spark_days = purchases.sparkSession.createDataFrame([(day,) for day in days], "click_date date")
     known = (
-        orders.where("user_id is not null")
+        purchases.where("user_id is not null and not cancelled")
         .join(F.broadcast(spark_days), how="cross")
         .where(F.col("purchase_time") < day_end)
         .where(F.col("purchase_time") >= day_end - F.expr(f"INTERVAL {conf.rfm_days} DAYS"))
@@ -157,8 +154,8 @@ def heavy_sessions(clicks: DataFrame, *, days: Sequence[date], conf: LabelsConf)
     return spread.where(F.col("click_date").isin(list(days)))
 
 
-def late_purchases(clicks: DataFrame, orders: DataFrame, *, days: Sequence[date], conf: LabelsConf) -> tuple[int, int]:
-    """(orders that label, orders that would have labelled had they arrived in time) among the clicks of `days`."""
-    found = attributions(clicks, orders.where("not cancelled"), conf=conf).where(F.col("click_date").isin(list(days)))
-    counts = {row["known"]: row["count"] for row in found.groupBy("known").count().collect()}  # two rows
+def purchases_in_time(attributed: DataFrame, *, days: Sequence[date], now: datetime) -> tuple[int, int]:
+    """(orders that label, orders that would have labelled had they arrived in time) of the clicks of `days`, as known at `now`."""
+    of_days = attributed.where(F.col("click_date").isin(list(days)) & (F.col("arrival_time") <= F.lit(now)))
+    counts = {row["known"]: row["count"] for row in of_days.groupBy("known").count().collect()}  # two rows
     return counts.get(True, 0), counts.get(False, 0)

@@ -25,7 +25,15 @@ PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 100 days",
     "delta.logRetentionDuration": "interval 100 days",
 }
-CONFLICTS = ("ConcurrentAppend", "ConcurrentDelete", "ConcurrentWrite", "ConcurrentTransaction", "MetadataChanged", "DELTA_CONCURRENT")
+CONFLICTS = (
+    "ConcurrentAppend",
+    "ConcurrentDelete",
+    "ConcurrentWrite",
+    "ConcurrentTransaction",
+    "MetadataChanged",
+    "ProtocolChanged",
+    "DELTA_CONCURRENT",
+)
 BROADCAST_KEYS = 200_000
 RECENT_COMMITS = 20  # more than other writers commit between a commit of ours and the look at it
 
@@ -61,7 +69,12 @@ class Lake:
         builder = builder.tableName(self._catalog_name(table)) if self.catalog else builder.location(self.path(table))
         for key, value in PROPERTIES.items():
             builder = builder.property(key, value)
-        builder.partitionedBy(*table.partitions).execute()
+        try:
+            builder.partitionedBy(*table.partitions).execute()
+        except Exception as error:
+            # Whoever made it at the same time made the same.
+            if not (_is_conflict(error) and self.exists(table)):
+                raise
 
     def delta(self, table: Table) -> DeltaTable:
         if not self.exists(table):
@@ -103,16 +116,20 @@ class Lake:
             where += f" AND {name} = '{value}'"
         self._save(self._laid_out(df, table).write.format("delta").mode("overwrite").option("replaceWhere", where), table)
 
-    def insert_new(self, df: DataFrame, table: Table, days: Sequence[date]) -> int:
+    def insert_new(self, df: DataFrame, table: Table, days: Sequence[date], *, expected: int | None = None) -> int:
         """Inserts the rows whose key the table lacks and returns how many; makes no commit where there is none.
 
-        `df` must hold each key once, only keys of `days`, and be cheap to read several times (materialised). The plan that
-        appends also reads the keys of these days, so that Delta refuses it where another writer added some meanwhile.
+        `df` must hold each key once, only keys of `days`, and be cheap to read several times (materialised). `expected` is the
+        number of rows where the caller has found all of them to be new; it saves counting them. The plan that appends also
+        reads the keys of these days, so that Delta refuses it where another writer added some meanwhile.
         """
         keys = list(table.grain)
         there = self.read(table, days).select(keys)
-        both = df.select(keys).join(there.withColumn("there", F.lit(True)), on=keys, how="left")
-        rows, known = both.agg(F.count(F.lit(1)), F.count("there")).collect()[0]
+        if expected is None:
+            both = df.select(keys).join(there.withColumn("there", F.lit(True)), on=keys, how="left")
+            rows, known = both.agg(F.count(F.lit(1)), F.count("there")).collect()[0]
+        else:
+            rows, known = expected, 0
         if known == rows:
             return 0
         # As a rule few rows or none are there; then the wide rows need not be exchanged to find them.
@@ -195,8 +212,12 @@ def _retell_conflicts(write, table: Table) -> None:  # type: ignore[no-untyped-d
     try:
         write()
     except Exception as error:
-        if any(name in str(error) for name in CONFLICTS):
+        if _is_conflict(error):
             raise ConflictError(
                 f"another writer changed the table {table.name} at the same time; nothing of this commit was written; run the command again"
             ) from error
         raise
+
+
+def _is_conflict(error: Exception) -> bool:
+    return any(name in str(error) for name in CONFLICTS)

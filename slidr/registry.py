@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -72,7 +73,7 @@ class Registry:
     conf: RegistryConf
     lake: Lake
 
-    @property
+    @cached_property
     def client(self) -> MlflowClient:
         if self.conf.uri.startswith("sqlite:///"):
             Path(self.conf.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ class Registry:
         """All state changes in order; a few per version, so the driver can hold them."""
         if not self.lake.exists(MODEL_PROMOTIONS):
             return []
-        return [row.asDict() for row in self.lake.read(MODEL_PROMOTIONS).orderBy("event_no").collect()]
+        return sorted((row.asDict() for row in self.lake.read(MODEL_PROMOTIONS).collect()), key=lambda event: event["event_no"])
 
     def states(self) -> States:
         return fold(self.events())
@@ -142,7 +143,9 @@ class Registry:
 
     def resolve(self, which: str) -> str:
         """Number of `champion`, `stable` (the newest) or of a number that exists. Resolve once, then use the number."""
-        states = self.states()
+        return self._resolve(which, self.states())
+
+    def _resolve(self, which: str, states: States) -> str:
         number = {"champion": states.champion, "stable": states.newest_stable}.get(which, which)
         if number is None:
             raise ModelRefusedError(f"expected a {which} model version, found none; see `slidr models list`")
@@ -152,8 +155,8 @@ class Registry:
 
     def load(self, which: str) -> Version:
         """A version with its bundle, hash checked against the promotions table. Revoked versions are refused."""
-        number = self.resolve(which)
         states = self.states()
+        number = self._resolve(which, states)
         if states.state[number] == "revoked":
             raise ModelRefusedError(f"version {number} is revoked and is never used again; choose another, see `slidr models list`")
         with tempfile.TemporaryDirectory() as scratch:
@@ -177,7 +180,7 @@ class Registry:
     def promote(self, number: str, *, now: datetime, actor: str, reason: str) -> None:
         """Makes a version the champion. Suspect and revoked versions are refused."""
         states = self.states()
-        self.resolve(number)
+        self._resolve(number, states)
         if states.state[number] in ("suspect", "revoked"):
             raise ModelRefusedError(f"expected a candidate or stable version, found {number} in state {states.state[number]}")
         if states.champion != number:
@@ -186,7 +189,7 @@ class Registry:
     def mark_stable(self, number: str, *, now: datetime, actor: str, reason: str) -> None:
         """A version that has been champion may publish corrections from now on."""
         states = self.states()
-        self.resolve(number)
+        self._resolve(number, states)
         if number not in states.champions or states.state[number] in ("suspect", "revoked"):
             raise ModelRefusedError(f"expected a version that is or was champion, found {number} in state {states.state[number]}")
         if states.state[number] != "stable":
@@ -206,7 +209,7 @@ class Registry:
 
     def revoke(self, number: str, *, now: datetime, actor: str, reason: str) -> None:
         states = self.states()
-        self.resolve(number)
+        self._resolve(number, states)
         if states.state[number] != "revoked":
             self._record([(number, "revoked", reason)], states, now=now, actor=actor)
 
@@ -246,8 +249,10 @@ class Registry:
     def mirror(self) -> None:
         """Brings MLflow's alias and tags to what the events say."""
         states, client = self.states(), self.client
-        for number, state in states.state.items():
-            client.set_model_version_tag(self.conf.name, number, "state", state)
+        for version in client.search_model_versions(f"name = '{self.conf.name}'"):
+            state = states.state.get(str(version.version))
+            if state and version.tags.get("state") != state:
+                client.set_model_version_tag(self.conf.name, version.version, "state", state)
         if states.champion:
             client.set_registered_model_alias(self.conf.name, "champion", states.champion)
         else:

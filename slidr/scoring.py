@@ -14,8 +14,8 @@ from slidr.slices import slice_name
 from slidr.tables import CURRENT_DECISIONS, DECISIONS
 
 
-def with_scores(features: DataFrame, bundle: Bundle) -> DataFrame:
-    """Adds `score` (0 to 1, 6 decimals, higher = more robotic) to rows that hold the bundle's features; NULL features are
+def with_scores(features: DataFrame, bundle: Bundle, column: str = "score") -> DataFrame:
+    """Adds `column` (0 to 1, 6 decimals, higher = more robotic) to rows that hold the bundle's features; NULL features are
     filled by the bundle. Executors get the weights with the task: they read no registry."""
 
     @F.pandas_udf("double")  # type: ignore[call-overload]
@@ -23,7 +23,7 @@ def with_scores(features: DataFrame, bundle: Bundle) -> DataFrame:
         for batch in batches:
             yield pd.Series(forward(bundle, batch.to_numpy(dtype=np.float64)))
 
-    return features.withColumn("score", score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
+    return features.withColumn(column, score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
 
 
 def score_clicks(clicks: DataFrame, features: DataFrame, bundle: Bundle) -> DataFrame:
@@ -73,12 +73,13 @@ def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version
     )
 
 
-def publish_first(lake: Lake, decided: DataFrame, days: Sequence[date]) -> int:
+def publish_first(lake: Lake, decided: DataFrame, days: Sequence[date], *, expected: int | None = None) -> int:
     """Inserts first decisions, and brings the published state up to them; returns how many are new.
 
-    `decided` is materialised and holds clicks of `days` only. Two tables, in this order; a re-run completes the second.
+    `decided` is materialised and holds clicks of `days`; `expected` is their number where none of them had a decision. Two
+    tables, in this order; a re-run completes the second.
     """
-    new = lake.insert_new(decided, DECISIONS, days)
+    new = lake.insert_new(decided, DECISIONS, days, expected=expected)
     current = as_published(lake.read(DECISIONS, days))
     lake.insert_new(current, CURRENT_DECISIONS, days)
     _fill_first(lake, current, days)
@@ -88,6 +89,8 @@ def publish_first(lake: Lake, decided: DataFrame, days: Sequence[date]) -> int:
 def _fill_first(lake: Lake, current: DataFrame, days: Sequence[date]) -> None:
     """Adds the first decision to clicks that a replay decided before it; their published state stays the replay's."""
     by_replay = lake.read(CURRENT_DECISIONS, days).where("first_is_invalid is null").select("click_id")
+    if by_replay.isEmpty():
+        return
     late = current.join(by_replay, on="click_id", how="left_semi")
     if not late.isEmpty():
         lake.merge_rows(late, CURRENT_DECISIONS, days, update=["first_is_invalid", "first_model_version"])

@@ -2,15 +2,20 @@
 
 import math
 import random
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 
 from slidr import labels
 from slidr.config import Config
 from tests.frames import at, click, clicks, day, purchase, purchases
 
 DAYS = [day("2026-03-01"), day("2026-03-02"), day("2026-03-03")]
+
+
+def label(made: DataFrame, orders: DataFrame, days: list[date], conf: Config) -> list[Row]:
+    attributed = labels.attribute(made, orders, conf=conf.labels)
+    return labels.label(made, orders, attributed, days=days, conf=conf.labels).collect()
 
 
 def naive_attribution(made: list[dict], orders: list[dict], conf) -> set[tuple[str, str]]:  # type: ignore[no-untyped-def]
@@ -79,8 +84,8 @@ def random_world(seed: int) -> tuple[list[dict], list[dict]]:
 def test_attribution_equals_the_naive_rule(spark: SparkSession, conf: Config) -> None:
     for seed in (1, 2, 3):
         made, orders = random_world(seed)
-        orders_df = purchases(spark, *orders).where("not cancelled")
-        found = labels.attribute(clicks(spark, *made), orders_df, conf=conf.labels).collect()
+        attributed = labels.attribute(clicks(spark, *made), purchases(spark, *orders), conf=conf.labels)
+        found = attributed.where("known").select("order_id", "click_id").collect()
         assert {tuple(row) for row in found} == naive_attribution(made, orders, conf.labels)
         assert len(found) == len(set(found))
 
@@ -129,7 +134,7 @@ def test_heavy_needs_k_others_within_the_hour_and_marks_the_whole_session(spark:
     slow = [click(f"s{n}", at("2026-03-01 12:00") + timedelta(minutes=7 * n), session_id="slow") for n in range(11)]
     same_instant = [click(f"i{n}", at("2026-03-02 08:00"), session_id="instant") for n in range(11)]
     df = clicks(spark, *eleven, *ten, *slow, *same_instant)
-    rows = labels.label(df, purchases(spark), days=DAYS, conf=conf.labels).collect()
+    rows = label(df, purchases(spark), DAYS, conf)
     assert {row["click_id"] for row in rows if row["in_heavy_session"]} == {c["click_id"] for c in eleven + same_instant}
 
 
@@ -138,7 +143,7 @@ def test_one_row_per_click_with_its_reason(spark: SparkSession, conf: Config) ->
     made += [click("outside", at("2026-03-04 11:00"))]
     orders = [purchase("o1", at("2026-03-02 10:05"), session_id="s1"), purchase("o2", at("2026-03-02 10:06"), session_id="s1")]
     orders += [purchase(f"r{n}", at("2026-02-20 10:00"), user_id="u9") for n in range(2)]
-    rows = {r["click_id"]: r for r in labels.label(clicks(spark, *made), purchases(spark, *orders), days=DAYS, conf=conf.labels).collect()}
+    rows = {r["click_id"]: r for r in label(clicks(spark, *made), purchases(spark, *orders), DAYS, conf)}
     assert {k: (r["label_reason"], r["is_human"], r["rfm_score"]) for k, r in rows.items()} == {
         "bought": ("purchase", True, None),
         "other": ("rfm", True, 15),
@@ -149,17 +154,19 @@ def test_one_row_per_click_with_its_reason(spark: SparkSession, conf: Config) ->
 def test_a_day_alone_gets_the_labels_of_the_range(spark: SparkSession, conf: Config) -> None:
     made, orders = random_world(6)
     made_df, orders_df = clicks(spark, *made).cache(), purchases(spark, *orders).cache()
-    together = labels.label(made_df, orders_df, days=DAYS, conf=conf.labels).collect()
+    together = label(made_df, orders_df, DAYS, conf)
     for on in DAYS:
         read = made_df.where(made_df.click_date.isin(labels.days_of_clicks([on], conf.labels)))
-        alone = labels.label(read, orders_df, days=[on], conf=conf.labels).collect()
+        alone = label(read, orders_df, [on], conf)
         assert sorted(alone) == sorted(row for row in together if row["click_date"] == on)
 
 
 def test_a_purchase_that_arrives_after_label_time_is_counted_as_late(spark: SparkSession, conf: Config) -> None:
     made = clicks(spark, click("c", at("2026-03-01 10:00"), session_id="s1"))
     late = purchases(spark, purchase("o", at("2026-03-01 11:00"), session_id="s1", arrival_time=at("2026-03-04 00:00:00.000001")))
-    assert labels.late_purchases(made, late, days=DAYS, conf=conf.labels) == (0, 1)
+    attributed = labels.attribute(made, late, conf=conf.labels)
+    assert labels.purchases_in_time(attributed, days=DAYS, now=at("2026-03-05")) == (0, 1)
+    assert labels.purchases_in_time(attributed, days=DAYS, now=at("2026-03-03")) == (0, 0)
 
 
 def test_a_day_matures_at_its_label_time(conf: Config) -> None:

@@ -142,8 +142,9 @@ def _publish(lake: Lake, tables: dict[str, DataFrame], cells: dict[str, list[Row
         if any(cell["lacking"] for cell in fresh):
             new = with_sessions(new, lake=lake, conf=conf)
         lake.create(goal.table)
-        written = lake.insert_new(new.select(*goal.table.names), goal.table, sorted({cell["day"] for cell in fresh}))
         expected = sum(cell["rows"] for cell in fresh)
+        days = sorted({cell["day"] for cell in fresh})
+        written = lake.insert_new(new.select(*goal.table.names), goal.table, days, expected=expected)
         if written != expected:
             raise ConflictError(
                 f"expected to add {expected} rows to {name}, found that another writer added some of them meanwhile "
