@@ -3,7 +3,7 @@
 import shutil
 import sys
 from dataclasses import replace
-from datetime import date, datetime, timezone
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +11,8 @@ import typer
 from slidr.jobs import features, ingest, init, labels, models, monitor, replay, score, simulate, train
 
 from slidr import config
+from slidr.days import days_between, midnight
 from slidr.errors import UsageError
-from slidr.lake import days_between
 from slidr.run import Job, Outcome, together
 from slidr.simulator.evaluation import judge, read_truth
 from slidr.tables import CURRENT_DECISIONS
@@ -91,19 +91,15 @@ def at_home(job: Job, folder: Path) -> Job:
     content["work"] = {"root": str(folder / "work")}
     content["registry"] = {"uri": f"sqlite:///{folder / 'registry.db'}", "artifacts": str(folder / "artifacts"), "name": "slidr"}
     content["spark"]["shuffle_partitions"] = 4
-    # A JVM that lives for minutes earns more by starting fast than by its second compiler and by compiled queries.
+    # Each query runs a few times only: compiling it costs more than it gains.
     content["spark"]["settings"] = {
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Duser.timezone=UTC",
+        "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Duser.timezone=UTC",
         "spark.sql.codegen.wholeStage": "false",
     }
     content["weights"]["min_cell"] = 20  # the demo's bad days hold few people that are known to be people
     (folder / "demo.yaml").write_text(config.to_yaml(content), encoding="utf-8")
     job.conf = config.load(folder / "demo.yaml")
     return job
-
-
-def midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
 
 
 def force_bad_model(story: Job) -> str:

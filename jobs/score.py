@@ -9,9 +9,9 @@ from pyspark import StorageLevel
 from pyspark.sql import functions as F
 
 from slidr import scoring
+from slidr.days import days_between
 from slidr.errors import InputError, NothingToDoError
 from slidr.features.counters import prefer_logged
-from slidr.lake import days_between
 from slidr.options import From, To, window
 from slidr.run import Job, Outcome
 from slidr.tables import CLICKS, DECISIONS, features_table

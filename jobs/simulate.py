@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from slidr.days import days_between
 from slidr.errors import UsageError
-from slidr.lake import days_between
 from slidr.options import parse_day, window
 from slidr.run import Job, Outcome
 from slidr.simulator import incidents, settings, traffic

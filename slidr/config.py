@@ -152,6 +152,7 @@ class MonitoringConf(Section):
     max_ivr_ratio: Annotated[float, Field(gt=1)]
     min_ivr_difference: Share
     min_clicks: Positive
+    stable_after_hours: Positive
 
 
 class Config(Section):

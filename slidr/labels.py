@@ -5,12 +5,13 @@ belongs to an account with a high RFM score; otherwise nothing is known about it
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from slidr.config import LabelsConf
+from slidr.days import midnight
 from slidr.tables import LABELS
 
 # A session is judged heavy by its clicks of the click's own day and of one day on either side.
@@ -19,8 +20,7 @@ SESSION_REACH_DAYS = 1
 
 def label_time(day: date, conf: LabelsConf) -> datetime:
     """End of the UTC day + label delay."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
-    return midnight + timedelta(days=1 + conf.delay_days)
+    return midnight(day) + timedelta(days=1 + conf.delay_days)
 
 
 def matured(days: Sequence[date], *, now: datetime, conf: LabelsConf) -> list[date]:

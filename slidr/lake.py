@@ -7,7 +7,7 @@ do not collide and readers prune.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from functools import reduce
 from uuid import uuid4
 
@@ -192,11 +192,6 @@ def conform(df: DataFrame, table: Table) -> DataFrame:
     if problems:
         raise InputError(f"table {table.name} does not match its declaration: " + "; ".join(problems))
     return df.select(*table.names)
-
-
-def days_between(start: date, end: date) -> list[date]:
-    """UTC days of the half-open range [start, end)."""
-    return [start + timedelta(days=offset) for offset in range((end - start).days)]
 
 
 def f_date(day: date) -> str:

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from slidr import plots
 from slidr.config import MonitoringConf
 from slidr.curves import TOTAL, share
+from slidr.days import days_between
 from slidr.lake import Lake
 from slidr.tables import CURRENT_DECISIONS, LABELS, SLICE_METRICS
 
@@ -128,6 +129,23 @@ def verdict(deviations: pd.DataFrame, *, start: datetime | None = None, end: dat
         rows = rows[rows["time"] < _naive(end)]
     found = set(rows["verdict"])
     return next((name for name in (DEVIATING, OK) if name in found), TOO_FEW)
+
+
+def verdicts_by_version(metrics: DataFrame, *, conf: MonitoringConf, now: datetime) -> dict[str, str]:
+    """Model version -> one verdict over the hours, of all slices, in which it made first decisions lately.
+
+    Lately is the `stable_after_hours` up to `now`; `metrics` holds `baseline_days` more. A version that decided nothing
+    since then is not in the result.
+    """
+    start = now - timedelta(hours=conf.stable_after_hours)
+    days = days_between(start.date(), (now - timedelta(microseconds=1)).date() + timedelta(days=1))
+    table = deviations(metrics, conf=conf, days=days, view="first")
+    whole = table[table["report_slice"] == TOTAL]
+    decided = metrics.where((F.col("view") == "first") & F.col("click_date").isin(days)).select("model_version", *KEYS[:2]).distinct()
+    rows = pd.DataFrame([tuple(row) for row in decided.collect()], columns=["model_version", *KEYS[:2]])  # hours x versions
+    judged = rows.merge(whole, on=KEYS[:2])
+    judged = judged[(judged["time"] >= _naive(start)) & (judged["time"] < _naive(now))]
+    return {str(version): verdict(hours) for version, hours in judged.groupby("model_version")}
 
 
 def _naive(time: datetime) -> pd.Timestamp:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from slidr.days import days_between, midnight
 from slidr.errors import UsageError
-from slidr.lake import days_between
 
 ConfFile = Annotated[Path | None, typer.Option("--conf", help="Configuration file; default conf/local.yaml.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="key=value that overrides the file; repeatable.")]
@@ -25,8 +25,7 @@ def parse_time(text: str, option: str) -> datetime:
     """UTC time of ISO 8601 text with an offset, or of a bare date (UTC midnight). Raises UsageError otherwise."""
     try:
         if len(text) == 10:
-            day = date.fromisoformat(text)
-            return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+            return midnight(date.fromisoformat(text))
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError as error:
         raise UsageError(f"{option}: expected a date or an ISO 8601 time with an offset, found {text!r}") from error

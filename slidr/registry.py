@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class States:
 
     champion: str | None
     champions: tuple[str, ...]
+    since: Mapping[str, datetime]  # when each of them became champion last
     state: Mapping[str, str]
     bundle_sha256: Mapping[str, str]
 
@@ -48,11 +49,16 @@ class States:
     def newest_stable(self) -> str | None:
         return max((v for v, s in self.state.items() if s == "stable"), key=int, default=None)
 
+    def unproven(self, by: datetime) -> list[str]:
+        """Versions that became champion at `by` or before and are neither stable nor given up."""
+        return [version for version, since in self.since.items() if since <= by and self.state[version] == "champion"]
+
 
 def fold(events: Sequence[Mapping[str, Any]]) -> States:
     """States from events in order. `champion` does not end `stable`: a stable version that decides stays stable."""
     champion: str | None = None
     champions: list[str] = []
+    since: dict[str, datetime] = {}
     state: dict[str, str] = {}
     sha: dict[str, str] = {}
     for event in events:
@@ -61,11 +67,12 @@ def fold(events: Sequence[Mapping[str, Any]]) -> States:
         if to == "champion":
             champion = version
             champions.append(version)
+            since[version] = event["event_time"]
         if not (to == "champion" and state.get(version) == "stable"):
             state[version] = to
         if to in ("suspect", "revoked") and champion == version:
             champion = None
-    return States(champion, tuple(champions), state, sha)
+    return States(champion, tuple(champions), since, state, sha)
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,9 @@ class Registry:
         """All state changes in order; a few per version, so the driver can hold them."""
         if not self.lake.exists(MODEL_PROMOTIONS):
             return []
-        return sorted((row.asDict() for row in self.lake.read(MODEL_PROMOTIONS).collect()), key=lambda event: event["event_no"])
+        rows = [row.asDict() for row in self.lake.read(MODEL_PROMOTIONS).collect()]
+        aware = [{**row, "event_time": row["event_time"].replace(tzinfo=timezone.utc)} for row in rows]
+        return sorted(aware, key=lambda event: event["event_no"])
 
     def states(self) -> States:
         return fold(self.events())

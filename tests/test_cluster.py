@@ -8,19 +8,18 @@ import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import numpy as np
 import pyspark
 import pytest
 import yaml
 from pyspark.sql import SparkSession
 
 from slidr import config, jars, tables
-from slidr.bundle import Bundle, preparation_for
 from slidr.config import Config
 from slidr.features import counters
 from slidr.lake import Lake
 from slidr.registry import Registry
 from slidr.scoring import decisions
+from tests.bundles import crowd
 from tests.frames import click, clicks, day, purchase, purchases
 
 ROOT = Path(__file__).parent.parent
@@ -56,27 +55,6 @@ def fill(lake: Lake, spark: SparkSession) -> None:
     lake.append(purchases(spark, purchase("o1", start + timedelta(hours=5), user_id="u1")), tables.PURCHASES)
 
 
-def crowd_model(conf: Config) -> Bundle:
-    """Calls clicks robotic by how many the address made in a day."""
-    names = tuple(c.name for c in conf.spec.columns)
-    weight = np.zeros((1, len(names)), dtype=np.float32)
-    weight[0, names.index("ip_clicks_24h")] = 1.0
-    return Bundle(
-        spec=conf.spec,
-        features=names,
-        preparation=preparation_for(conf.spec),
-        layers=((weight, np.array([-2.0], dtype=np.float32)),),
-        slices=("device", "login"),
-        thresholds={"desktop/guest": 0.5},
-        default_threshold=0.6,
-        labels={},
-        table_versions={},
-        config={},
-        libraries={},
-        metrics={},
-    )
-
-
 def submit(conf_file: Path, conf: Config, tmp_path: Path) -> dict:
     home = Path(pyspark.__file__).parent
     environment = {**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "SPARK_WORKER_DIR": str(tmp_path / "workers")}
@@ -108,7 +86,7 @@ def test_a_day_by_spark_submit_equals_one_process(spark: SparkSession, tmp_path:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     now = datetime(2025, 3, 20, tzinfo=timezone.utc)
-    bundle = crowd_model(conf)
+    bundle = crowd(conf)
     registry.register(bundle, identity="aa", pictures=pictures, now=now, actor="test", reason="test")
     registry.promote("1", now=now, actor="test", reason="test")
     result = submit(conf_file, conf, tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 STAGES = {"ingest", "labels", "weights", "models", "training", "calibration", "evaluation", "guardrails"}
 VALUES = {
+    "days",
     "errors",
     "features",
     "tables",

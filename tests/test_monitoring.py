@@ -16,7 +16,7 @@ from slidr.tables import CURRENT_DECISIONS, LABELS, SLICE_METRICS
 from tests.frames import at, day, frame
 
 DAY = at("2026-03-10")
-CONF = MonitoringConf(baseline_days=3, max_ivr_ratio=2.0, min_ivr_difference=0.05, min_clicks=100)
+CONF = MonitoringConf(baseline_days=3, max_ivr_ratio=2.0, min_ivr_difference=0.05, min_clicks=100, stable_after_hours=48)
 NO_LABELS = dict.fromkeys(("purchasing", "purchasing_invalid", "high_rfm", "high_rfm_invalid", "heavy", "heavy_invalid"))
 
 

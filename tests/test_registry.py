@@ -4,26 +4,30 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from slidr.bundle import Bundle, preparation_for
 from slidr.config import Config, RegistryConf
 from slidr.errors import ModelRefusedError, NothingToDoError
 from slidr.lake import Lake
 from slidr.registry import Registry, fold
+from tests.bundles import constant
 
 NOW = datetime(2026, 3, 20, tzinfo=timezone.utc)
 
 
 def events(*changes: tuple[str, str]) -> list[dict]:
-    return [{"model_version": version, "to_state": to, "bundle_sha256": f"sha-{version}"} for version, to in changes]
+    """One change an hour."""
+    return [
+        {"model_version": version, "to_state": to, "bundle_sha256": f"sha-{version}", "event_time": NOW + timedelta(hours=hour)}
+        for hour, (version, to) in enumerate(changes)
+    ]
 
 
 def test_states_follow_the_events() -> None:
     states = fold(events(("1", "candidate"), ("1", "champion"), ("1", "stable"), ("2", "candidate"), ("2", "champion")))
     assert (states.champion, states.champions, states.newest_stable) == ("2", ("1", "2"), "1")
     assert states.state == {"1": "stable", "2": "champion"}
+    assert (states.unproven(NOW + timedelta(hours=4)), states.unproven(NOW + timedelta(hours=3))) == (["2"], [])
 
 
 def test_a_stable_version_that_decides_again_stays_stable() -> None:
@@ -31,24 +35,6 @@ def test_a_stable_version_that_decides_again_stays_stable() -> None:
     assert states.champion is None
     states = fold(events(("1", "candidate"), ("1", "champion"), ("1", "stable"), ("1", "champion")))
     assert (states.champion, states.state["1"]) == ("1", "stable")
-
-
-def bundle(conf: Config, shift: float) -> Bundle:
-    names = tuple(c.name for c in conf.spec.columns)
-    return Bundle(
-        spec=conf.spec,
-        features=names,
-        preparation=preparation_for(conf.spec),
-        layers=((np.zeros((1, len(names)), dtype=np.float32), np.array([shift], dtype=np.float32)),),
-        slices=("device",),
-        thresholds={"desktop": 0.5},
-        default_threshold=0.9,
-        labels={},
-        table_versions={},
-        config={},
-        libraries={},
-        metrics={"judging_ivr": 0.1},
-    )
 
 
 def test_the_life_of_a_version(lake: Lake, conf: Config, tmp_path: Path) -> None:
@@ -62,7 +48,7 @@ def test_the_life_of_a_version(lake: Lake, conf: Config, tmp_path: Path) -> None
     clock = iter(NOW + timedelta(hours=n) for n in range(100))
 
     def register(shift: float, identity: str) -> str:
-        return registry.register(bundle(conf, shift), identity=identity, pictures=pictures, now=next(clock), actor="ann", reason="test")
+        return registry.register(constant(conf, shift), identity=identity, pictures=pictures, now=next(clock), actor="ann", reason="test")
 
     assert (register(0.0, "aa"), register(0.0, "aa"), register(1.0, "bb")) == ("1", "1", "2")
     with pytest.raises(ModelRefusedError, match="champion"):

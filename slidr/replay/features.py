@@ -6,10 +6,11 @@ from datetime import date, timedelta, timezone
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from slidr.days import days_between
 from slidr.errors import InputError
 from slidr.features import counters
 from slidr.features.spec import FeatureSpec
-from slidr.lake import Lake, days_between
+from slidr.lake import Lake
 from slidr.replay.request import Request, in_window
 from slidr.tables import CLICKS, features_table
 from slidr.version import Version

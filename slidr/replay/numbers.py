@@ -9,8 +9,9 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 
+from slidr.days import days_between
 from slidr.hashing import row_hash
-from slidr.lake import Lake, days_between
+from slidr.lake import Lake
 from slidr.replay.outcomes import OUTCOMES, PUBLISHED, ROWS
 from slidr.replay.pins import hex_of
 from slidr.replay.request import Request, in_window, narrowed

@@ -8,8 +8,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from slidr.days import days_between
 from slidr.errors import UsageError
-from slidr.lake import Lake, days_between
+from slidr.lake import Lake
 from slidr.slices import slice_name
 from slidr.tables import CLICKS, CURRENT_DECISIONS, Table
 

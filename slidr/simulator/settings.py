@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timedelta
 from typing import Literal
 from zoneinfo import available_timezones
 
+from slidr.days import midnight
 from slidr.errors import UsageError
 
 MARKETPLACES = {"US": "America/New_York", "DE": "Europe/Berlin", "JP": "Asia/Tokyo", "IN": "Asia/Kolkata"}
@@ -126,7 +127,7 @@ class Simulation:
 
     @property
     def start_time(self) -> datetime:
-        return datetime.combine(self.start, datetime.min.time(), tzinfo=timezone.utc)
+        return midnight(self.start)
 
     @property
     def end_time(self) -> datetime:

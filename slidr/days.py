@@ -1,0 +1,13 @@
+"""UTC days, the partitions of all tables."""
+
+from datetime import date, datetime, timedelta, timezone
+
+
+def midnight(day: date) -> datetime:
+    """The start of a UTC day."""
+    return datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
+
+
+def days_between(start: date, end: date) -> list[date]:
+    """UTC days of the half-open range [start, end)."""
+    return [start + timedelta(days=offset) for offset in range((end - start).days)]
