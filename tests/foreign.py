@@ -1,12 +1,16 @@
-"""Small foreign files of clicks, and ingest on them."""
+"""Foreign files: small ones of clicks, with ingest on them, and where the real ones are."""
 
+import os
 from datetime import datetime, timezone
 from pathlib import Path
+
+import pytest
 
 from slidr.config import Config
 from slidr.ingest import IngestSummary, Source, ingest, load_source
 from slidr.lake import Lake
 
+REAL = Path(os.environ.get("SLIDR_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NOW = datetime(2026, 5, 1, tzinfo=timezone.utc)
 NAMES = [
     "click_id",
@@ -67,3 +71,11 @@ def lenient(conf: Config, share: float = 1.0) -> Config:
 def run(lake: Lake, source: str | Source, paths: list[str], conf: Config, run_id: str = "run-1", share: float = 1.0) -> IngestSummary:
     loaded = load_source(source) if isinstance(source, str) else source
     return ingest(lake, source=loaded, paths=paths, conf=lenient(conf, share), run_id=run_id, now=NOW)
+
+
+def real(name: str) -> str:
+    """Path of a real file; skips the test where it is absent."""
+    path = REAL / name
+    if not path.is_file():
+        pytest.skip(f"{name} is absent; SLIDR_DATA names the folder of the real files")
+    return str(path)

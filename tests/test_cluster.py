@@ -20,6 +20,7 @@ from slidr.lake import Lake
 from slidr.registry import Registry
 from slidr.scoring import decisions
 from tests.bundles import crowd
+from tests.commands import SMALL
 from tests.frames import click, clicks, day, purchase, purchases
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +56,8 @@ def fill(lake: Lake, spark: SparkSession) -> None:
     lake.append(purchases(spark, purchase("o1", start + timedelta(hours=5), user_id="u1")), tables.PURCHASES)
 
 
-def submit(conf_file: Path, conf: Config, tmp_path: Path) -> dict:
+def submit(conf: Config, tmp_path: Path, job: str, *words: str) -> dict:
+    """Runs jobs/NAME.py on a local cluster of two executor processes and returns its JSON result."""
     home = Path(pyspark.__file__).parent
     environment = {**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "SPARK_WORKER_DIR": str(tmp_path / "workers")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -63,7 +65,7 @@ def submit(conf_file: Path, conf: Config, tmp_path: Path) -> dict:
     command += ["--jars", ",".join(str(jar) for jar in jars.ensure(conf.spark.jars)), "--conf", "spark.executor.memory=1g"]
     command += ["--conf", "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension", "--conf", "spark.ui.enabled=false"]
     command += ["--conf", "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog"]
-    command += [str(ROOT / "jobs" / "daily.py"), "--conf", str(conf_file), "--date", DAY, "--json"]
+    command += [str(ROOT / "jobs" / f"{job}.py"), *words, "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=540, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -89,7 +91,7 @@ def test_a_day_by_spark_submit_equals_one_process(spark: SparkSession, tmp_path:
     bundle = crowd(conf)
     registry.register(bundle, identity="aa", pictures=pictures, now=now, actor="test", reason="test")
     registry.promote("1", now=now, actor="test", reason="test")
-    result = submit(conf_file, conf, tmp_path)
+    result = submit(conf, tmp_path, "daily", "--conf", str(conf_file), "--date", DAY)
     assert (result["features"], result["decisions"], result["exit_code"]) == (200, 200, 0)
     assert "waits" in result["training"]
     features = counters.build(
@@ -101,3 +103,34 @@ def test_a_day_by_spark_submit_equals_one_process(spark: SparkSession, tmp_path:
     assert found == expected.select(columns).orderBy("click_id").collect()
     assert 0 < sum(row["is_invalid"] for row in found) < 200
     assert json.loads((tmp_path / "work" / "runs" / result["run_id"] / "run_result.json").read_text())["exit_code"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_no_work_folder")
+def test_every_job_by_spark_submit(tmp_path: Path) -> None:
+    """The whole chain, each step by a driver of its own, on two executors."""
+    conf_file = write_conf(tmp_path)
+    conf = config.load(conf_file)
+    options = ["--conf", str(conf_file), *[word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]]
+
+    def run(job: str, *words: str) -> dict:
+        return submit(conf, tmp_path, job, *words, *options)
+
+    traffic = str(tmp_path / "traffic")
+    run("init")
+    run("simulate", traffic, "--clicks", "60000", "--days", "24", "--start", "2025-03-01", "--seed", "5")
+    run("ingest", "--source", "canonical_purchases", f"{traffic}/purchases")
+    ingested = run("ingest", "--source", "canonical", f"{traffic}/clicks")
+    assert ingested["tables"]["clicks"]["written"] == 60_000
+    run("features", "--from", "2025-03-08", "--to", "2025-03-21")
+    run("labels", "--from", "2025-03-08", "--to", "2025-03-18", "--as-of", "2025-03-20")
+    assert run("train", "--as-of", "2025-03-20")["version"] == "1"
+    run("models", "promote", "1", "--reason", "first")
+    run("models", "mark-stable", "1", "--reason", "by hand")
+    decided = run("score", "--from", "2025-03-20", "--to", "2025-03-21")["new_decisions"]
+    assert decided > 0
+    assert run("monitor", "--from", "2025-03-20", "--to", "2025-03-21")["verdict"] in ("ok", "deviating", "too_few")
+    plan = run("replay", "plan", "--from", "2025-03-20", "--to", "2025-03-21", "--allow-charges")
+    assert (plan["counts"]["clicks"], plan["money"]["directions"]) == (decided, {})
+    assert run("replay", "apply", plan["plan_id"])["corrections"] == 0
+    assert run("daily", "--date", "2025-03-20")["decisions"] == 0

@@ -95,16 +95,6 @@ def test_time_of_click_is_the_marketplaces(spark: SparkSession, conf: Config) ->
     assert (monday["weekday_sin"], monday["weekday_cos"]) == (0.0, 1.0)
 
 
-def test_equal_hashes_of_different_keys_are_refused() -> None:
-    import numpy as np
-
-    from slidr.features.kernel import Values
-
-    key = Values(np.array([5, 5]), np.array([True, True]))
-    with pytest.raises(ValueError, match="entity ip"):
-        counters._refuse_collisions("ip", key, np.array([1, 2]))
-
-
 def test_logged_features_win(spark: SparkSession) -> None:
     df = spark.createDataFrame(
         [("a", "logged", 1), ("a", "then", 2), ("b", "then", 3), ("b", "now", 4)], "click_id string, origin string, n int"

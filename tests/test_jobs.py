@@ -5,56 +5,16 @@ from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
-from typer.testing import CliRunner, Result
 
-from slidr import config, tables
-from slidr.cli import app
-from slidr.lake import Lake
+from slidr import tables
+from tests.commands import SMALL, World
 
 CLICKS = "60000"
-SMALL = {
-    "spark.shuffle_partitions": "2",
-    "training.epochs": "2",
-    "calibration.fpr_budget": "0.05",
-    "calibration.min_coverage": "0.0",
-    "guardrails.min_hour_clicks": "50",
-    "guardrails.min_purchasing": "50",
-    "guardrails.max_judging_fpr": "0.5",
-    "weights.max_weight": "500",
-    "weights.min_cell": "5",
-}
-
-
-class World:
-    """One lake on made traffic, and the commands on it."""
-
-    def __init__(self, root: Path, spark: SparkSession) -> None:
-        self.root, self.spark = root, spark
-        places = {
-            "lake.root": root / "lake",
-            "work.root": root / "work",
-            "registry.uri": f"sqlite:///{root}/registry.db",
-            "registry.artifacts": root / "artifacts",
-        }
-        self.options = [word for key, value in {**places, **SMALL}.items() for word in ("--set", f"{key}={value}")]
-        self.lake = Lake(spark, str(root / "lake"))
-
-    def run(self, *words: str) -> Result:
-        shipped = ["--conf", str(config.shipped("local.yaml"))]
-        return CliRunner().invoke(app, [*words, *shipped, *self.options, "--json", "-q"])
-
-    def ok(self, *words: str, code: int = 0) -> dict:
-        result = self.run(*words)
-        assert result.exit_code == code, f"{words}: {result.exit_code}\n{result.output}\n{result.stderr}"
-        return json.loads(result.stdout.strip().splitlines()[-1])
-
-    def rows(self, table: tables.Table) -> int:
-        return self.lake.read(table).count()
 
 
 @pytest.fixture(scope="module")
 def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = World(tmp_path_factory.mktemp("world"), spark)
+    world = World(tmp_path_factory.mktemp("world"), spark, SMALL)
     world.ok("init")
     traffic = str(world.root / "traffic")
     world.ok("simulate", traffic, "--clicks", CLICKS, "--days", "24", "--start", "2025-03-01", "--seed", "5")

@@ -26,7 +26,7 @@ EVENT = st.tuples(
     st.sampled_from([None, 1, 2]),
     st.sampled_from([None, 7, 8, 9]),
     st.builds(lambda base, offset: base * 30 * SECOND + offset, st.integers(0, 3), st.sampled_from(OFFSETS)),
-    st.sampled_from([0, 1, micros("1m"), micros("1h")]),
+    st.sampled_from([0, 1, -1, -micros("1m"), micros("1m"), micros("1h")]),
 )
 
 
@@ -34,12 +34,14 @@ def run(events: list[tuple], known: str) -> list[dict[str, float | None]]:
     ip, user, time, delay = zip(*events, strict=True)
     time = np.array(time, dtype=np.int64)
     arrival = time + np.array(delay, dtype=np.int64)
-    results = kernel.count(codes(ip), time, list(SPEC.counters), {"user_id": codes(user)}, arrival if known == "then" else None)
+    results = dict(kernel.count(codes(ip), time, SPEC.counters, {"user_id": codes(user)}, arrival if known == "then" else None))
     return [{name: float(r.value[i]) if r.known[i] else None for name, r in results.items()} for i in range(len(events))]
 
 
 def codes(values: tuple) -> kernel.Values:
-    return kernel.Values(np.array([v or 0 for v in values], dtype=np.int64), np.array([v is not None for v in values]))
+    return kernel.Values(
+        "code", np.array([v or 0 for v in values], dtype=np.int64), np.array([v is not None for v in values], dtype=np.int32)
+    )
 
 
 def expected(events: list[tuple], known: str) -> list[dict[str, float | None]]:
@@ -68,7 +70,7 @@ def test_keys_that_do_not_fit_one_axis_go_in_blocks(monkeypatch) -> None:  # typ
 def test_a_giant_key_costs_what_its_clicks_cost() -> None:
     rows = 1_000_000
     time = np.sort(np.random.default_rng(2).integers(0, micros("7d"), rows)).astype(np.int64)
-    one_key = kernel.Values(np.ones(rows, dtype=np.int64), np.ones(rows, dtype=bool))
-    result = kernel.count(one_key, time, list(SPEC.counters), {"user_id": one_key})
+    one_key = kernel.Values("code", np.ones(rows, dtype=np.int64), np.ones(rows, dtype=np.int32))
+    result = dict(kernel.count(one_key, time, SPEC.counters, {"user_id": one_key}))
     assert result["ip_clicks_1h"].value[-1] == np.sum((time >= time[-1] - micros("1h")) & (time < time[-1]))
     assert result["ip_users_1h"].value.max() == 1

@@ -1,8 +1,7 @@
-"""The shipped sources on real files: small samples beside the tests, whole files where `SLIDR_DATA` or ../shared/data has them."""
+"""The shipped sources on real files: small samples beside the tests, whole files where they are."""
 
 import csv
 import gzip
-import os
 from collections import defaultdict
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -17,17 +16,10 @@ from slidr.ingest import IngestSummary, ingest, load_source
 from slidr.lake import Lake
 from slidr.tables import CLICKS, PURCHASES, REJECTS
 from tests import oracles_ingest
+from tests.foreign import real
 
 NOW = datetime(2026, 5, 1, tzinfo=timezone.utc)
 HERE = Path(__file__).parent
-REAL = Path(os.environ.get("SLIDR_DATA", HERE.parents[1] / "shared" / "data"))
-
-
-def real(name: str) -> str:
-    path = REAL / name
-    if not path.is_file():
-        pytest.skip(f"{name} is absent; SLIDR_DATA names the folder of the real files")
-    return str(path)
 
 
 def run(lake: Lake, source: str, path: str, conf: Config, run_id: str = "run-1") -> IngestSummary:

@@ -1,26 +1,26 @@
-"""Windowed counters on Spark: narrow integer rows, one exchange per key family, the kernel on whole keys.
+"""Windowed counters on Spark: narrow rows, one exchange per key family, the kernel on whole keys.
 
-Entities whose key starts with the same column (ip, and ip with user agent) share an exchange. Rows pass the families one
-after the other and gain columns, so nothing is joined. Memory of a task grows with the clicks of its keys in the window
-read, about 300 bytes each.
+Entities that share a column (ip, and ip with user agent) share an exchange. Rows pass the families one after the other
+and carry their counters along, so nothing is joined; the family with the most counters is the last.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import reduce
 
-import numpy as np
-import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
 
-from slidr.features import kernel
+from slidr.features.cargo import LOGGED_IN, MINUTE, WANTED, WEEKDAY, Layout, name_of
 from slidr.features.spec import Counter, FeatureSpec
+from slidr.features.stage import Stage
 from slidr.lake import f_date
 from slidr.tables import TYPES, features_table
 from slidr.zones import local_time
 
-COLLISION = "two different keys of the entity {entity} have the same 64-bit hash; nothing was written; report this with the input"
+PACKED = "click_id string, part bigint, cargo binary"
+Family = tuple[tuple[str, ...], tuple[Counter, ...]]  # the columns that it is exchanged by, its counters
 
 
 def build(clicks: DataFrame, *, spec: FeatureSpec, start: date, end: date, known: str, zones: Mapping[str, str]) -> DataFrame:
@@ -29,115 +29,80 @@ def build(clicks: DataFrame, *, spec: FeatureSpec, start: date, end: date, known
     `clicks` must reach back to the start of the longest window before `start`; `known` is `then` (a click counts what
     had arrived by its own arrival) or `now`.
     """
-    rows = narrow(clicks, spec=spec, start=start, end=end, zones=zones)
-    for family, entities in families(spec).items():
-        counters = [counter for counter in spec.counters if counter.entity in entities]
-        rows = _count(rows, family=family, counters=counters, then=known == "then")
-    return _finish(rows.where("wanted"), spec=spec, known=known)
-
-
-def families(spec: FeatureSpec) -> dict[str, list[str]]:
-    """First key column -> entities that a counter uses."""
-    used = {counter.entity for counter in spec.counters}
-    result: dict[str, list[str]] = {}
-    for entity, columns in spec.entities:
-        if entity in used:
-            result.setdefault(columns[0], []).append(entity)
-    return result
-
-
-def narrow(clicks: DataFrame, *, spec: FeatureSpec, start: date, end: date, zones: Mapping[str, str]) -> DataFrame:
-    """Integer rows: hashes of the keys and of the distinct values, times, and whether the row is asked for."""
-    local = local_time(F.col("click_time"), F.col("marketplace"), zones)
-    columns = [
-        F.col("click_id"),
-        F.unix_micros("click_time").alias("time"),
-        F.unix_micros("arrival_time").alias("arrival"),
-        F.col("click_date").between(F.expr(f_date(start)), F.date_sub(F.expr(f_date(end)), 1)).alias("wanted"),
-        (F.hour(local) * 60 + F.minute(local)).alias("local_minute"),
-        F.weekday(local).alias("local_weekday"),
-        F.col("logged_in").cast("int").alias("logged_in"),
-    ]
-    for family in families(spec):
-        columns.append(F.coalesce(_hash([family]), F.xxhash64("click_id")).alias(f"family_{family}"))
-    for entity in [entity for entities in families(spec).values() for entity in entities]:
-        keys = list(spec.key_columns(entity))
-        columns += [_hash(keys).alias(f"key_{entity}"), _hash(keys, "second").alias(f"check_{entity}")]
-    columns += [_hash([name]).alias(f"value_{name}") for name in sorted({c.distinct for c in spec.counters if c.distinct})]
-    return clicks.select(columns)
-
-
-def _hash(names: list[str], salt: str = "first") -> Column:
-    """64-bit hash of a key; NULL where any part is NULL (xxhash64 itself skips NULLs)."""
-    any_null = reduce(lambda a, b: a | b, [F.col(name).isNull() for name in names])
-    return F.when(~any_null, F.xxhash64(F.lit(salt), *[F.col(name) for name in names]))
-
-
-def _count(rows: DataFrame, *, family: str, counters: list[Counter], then: bool) -> DataFrame:
-    """Exchanges the rows by the family's key and adds its counters; the family's own hashes are dropped."""
-    entities = sorted({counter.entity for counter in counters})
-    spent = [f"family_{family}", *[f"{kind}_{entity}" for entity in entities for kind in ("key", "check")]]
-    kept = [field for field in rows.schema.fields if field.name not in spent]
-    added = FeatureSpec((), tuple(counters), False, False).columns
-    schema = reduce(lambda s, c: s.add(c.name, TYPES[c.type]), added, type(rows.schema)(list(kept)))
-    task = _task([field.name for field in kept], counters, then)
-    return rows.repartition(F.col(f"family_{family}")).mapInArrow(task, schema)
-
-
-def _task(kept: list[str], counters: list[Counter], then: bool) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
-    def count_partition(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        received = list(batches)
-        if not received:
-            return
-        table = pa.Table.from_batches(received)
-        result = table.select(kept)
-        for name, feature in _features(table, counters, then).items():
-            result = result.append_column(name, _arrow(name, feature, counters))
-        yield from result.to_batches(max_chunksize=50_000)
-
-    return count_partition
-
-
-def _features(table: pa.Table, counters: list[Counter], then: bool) -> dict[str, kernel.Result]:
-    time = _ints(table["time"])
-    arrival = _ints(table["arrival"]) if then else None
-    distinct = {c.distinct: _values(table[f"value_{c.distinct}"]) for c in counters if c.distinct}
-    results: dict[str, kernel.Result] = {}
-    for entity in dict.fromkeys(counter.entity for counter in counters):
-        key = _values(table[f"key_{entity}"])
-        _refuse_collisions(entity, key, _ints(table[f"check_{entity}"]))
-        results |= kernel.count(key, time, [c for c in counters if c.entity == entity], distinct, arrival)
-    return {name: results[name] for c in counters for name in results if name.startswith(f"{c.entity}_{c.measure}")}
-
-
-def _refuse_collisions(entity: str, key: kernel.Values, check: np.ndarray) -> None:
-    order = np.argsort(key.code[key.known], kind="stable")
-    code, second = key.code[key.known][order], check[key.known][order]
-    if np.any((code[1:] == code[:-1]) & (second[1:] != second[:-1])):
-        raise ValueError(COLLISION.format(entity=entity))
-
-
-def _ints(column: pa.ChunkedArray) -> np.ndarray:
-    return column.fill_null(0).to_numpy().astype(np.int64, copy=False)
-
-
-def _values(column: pa.ChunkedArray) -> kernel.Values:
-    return kernel.Values(_ints(column), column.is_valid().to_numpy())
-
-
-def _arrow(name: str, feature: kernel.Result, counters: list[Counter]) -> pa.Array:
-    is_double = any(c.measure == "since_prev" and name == f"{c.entity}_since_prev" for c in counters)
-    kind = pa.float64() if is_double else pa.int32()
-    return pa.array(feature.value.astype(kind.to_pandas_dtype()), type=kind, mask=~feature.known)
-
-
-def _finish(rows: DataFrame, *, spec: FeatureSpec, known: str) -> DataFrame:
-    hour, weekday = F.col("local_minute") * (2 * np.pi / 1440), F.col("local_weekday") * (2 * np.pi / 7)
-    derived = {"hour_sin": F.sin(hour), "hour_cos": F.cos(hour), "weekday_sin": F.sin(weekday), "weekday_cos": F.cos(weekday)}
+    stages = plan(spec, then=known == "then")
+    wanted = F.col("click_date").between(F.expr(f_date(start)), F.date_sub(F.expr(f_date(end)), 1))
+    rows = narrow(clicks, stages[0].layout, exchange=families(spec)[0][0], wanted=wanted, zones=zones)
+    for stage in stages:
+        rows = rows.repartition(F.col("part")).mapInArrow(stage.run, _schema(stage))
     time = F.timestamp_micros("time")
-    keys = {"click_time": time, "click_date": F.to_date(time), "origin": F.lit(known)}
-    wanted = {**keys, **{name: column for name, column in derived.items() if spec.time_of_click}}
-    return rows.withColumns(wanted).select(*features_table(spec).names)
+    return rows.withColumns({"click_time": time, "click_date": F.to_date(time), "origin": F.lit(known)}).select(*features_table(spec).names)
+
+
+def families(spec: FeatureSpec) -> list[Family]:
+    """Families of a spec, the one with the most features last; at least one.
+
+    An entity whose key holds all columns of another's shares its exchange: equal keys are equal in these columns too.
+    """
+    counted = {name: columns for name, columns in spec.entities if any(counter.entity == name for counter in spec.counters)}
+    shared: dict[tuple[str, ...], list[str]] = {}
+    for name, columns in sorted(counted.items(), key=lambda item: len(item[1])):
+        host = next((exchange for exchange in shared if set(exchange) <= set(columns)), columns)
+        shared.setdefault(host, []).append(name)
+    found = [(exchange, tuple(c for c in spec.counters if c.entity in entities)) for exchange, entities in shared.items()]
+    return sorted(found, key=lambda family: len(_columns(family[1]))) or [(("session_id",), ())]
+
+
+def _columns(counters: Sequence[Counter]) -> list[tuple[str, str]]:
+    return [(column.name, column.type) for column in FeatureSpec((), tuple(counters), False, False).columns]
+
+
+def plan(spec: FeatureSpec, *, then: bool) -> list[Stage]:
+    """What each family's tasks get, count, and hand on."""
+    order = families(spec)
+    layouts = [_layout(spec, order, number, then) for number in range(len(order))]
+    following = [*layouts[1:], None]
+    keys = [*[name_of(exchange) for exchange, _ in order[1:]], ""]
+    return [Stage(spec, layouts[n], n == 0, counters, following[n], keys[n]) for n, (_, counters) in enumerate(order)]
+
+
+def _layout(spec: FeatureSpec, order: Sequence[Family], number: int, then: bool) -> Layout:
+    """Hashes that this family and those after it need, and the features of those before."""
+    keys: list[tuple[str, ...]] = []
+    for later, (exchange, counters) in enumerate(order[number:]):
+        keys += [exchange] if later else []
+        keys += [spec.key_columns(counter.entity) for counter in counters]
+        keys += [(counter.distinct,) for counter in counters if counter.distinct]
+    made = [column for _, counters in order[:number] for column in _columns(counters)]
+    return Layout(tuple((name_of(columns), columns) for columns in dict.fromkeys(keys)), tuple(made), then)
+
+
+def _schema(stage: Stage) -> str | StructType:
+    if stage.next_layout is not None:
+        return PACKED
+    first = StructType().add("click_id", "string").add("time", "long")
+    return reduce(lambda schema, column: schema.add(column.name, TYPES[column.type]), stage.spec.columns, first)
+
+
+def narrow(clicks: DataFrame, layout: Layout, *, exchange: tuple[str, ...], wanted: Column, zones: Mapping[str, str]) -> DataFrame:
+    """click_id, the hash to exchange by, and one integer column for each field of the layout."""
+    local = local_time(F.col("click_time"), F.col("marketplace"), zones)
+    flags = {MINUTE: F.hour(local) * 60 + F.minute(local), WEEKDAY: F.weekday(local), LOGGED_IN: F.col("logged_in"), WANTED: wanted}
+    packed = reduce(Column.bitwiseOR, [F.shiftleft(value.cast("int"), shift) for (shift, _), value in flags.items()])
+    columns = {"time": F.unix_micros("click_time"), "arrival": F.unix_micros("arrival_time"), "flags": packed}
+    for name, keys in layout.hashes:
+        columns[f"hash_{name}"] = _if_known(keys, F.xxhash64(*keys))
+        columns[f"check_{name}"] = _if_known(keys, F.hash(*keys).bitwiseOR(F.lit(1)))
+    part = F.when(_known(exchange), F.xxhash64(*exchange)).otherwise(F.xxhash64("click_id"))  # rows without the key are nobody's
+    return clicks.select("click_id", part.alias("part"), *[columns[name].alias(name) for name in layout.names])
+
+
+def _known(keys: Sequence[str]) -> Column:
+    return reduce(Column.__and__, [F.col(key).isNotNull() for key in keys])
+
+
+def _if_known(keys: Sequence[str], value: Column) -> Column:
+    """0 where any part is NULL: the hashes themselves skip NULLs."""
+    return F.when(_known(keys), value).otherwise(F.lit(0))
 
 
 def prefer_logged(features: DataFrame) -> DataFrame:

@@ -1,0 +1,132 @@
+"""One key family of a plan of counters: what a Python task does with the rows that it gets. Free of Spark."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from slidr.features import kernel
+from slidr.features.cargo import (
+    LOGGED_IN,
+    MINUTE,
+    WANTED,
+    WEEKDAY,
+    Layout,
+    Records,
+    coded,
+    feature,
+    flag,
+    from_columns,
+    moved,
+    name_of,
+    packed,
+    unpacked,
+)
+from slidr.features.spec import Counter, FeatureSpec
+from slidr.features.store import Part, Store, stored
+
+Batches = Iterable[pa.RecordBatch]
+HOUR = 2 * np.pi * np.arange(1440) / 1440
+DAY_OF_WEEK = 2 * np.pi * np.arange(7) / 7
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Counts `counters` of rows in `layout`; then packs them for the stage that is exchanged by the hash `next_key`, or,
+    in the last stage, gives the features of the wanted rows."""
+
+    spec: FeatureSpec
+    layout: Layout
+    is_first: bool
+    counters: tuple[Counter, ...]
+    next_layout: Layout | None
+    next_key: str
+
+    def run(self, batches: Batches) -> Iterator[pa.RecordBatch]:
+        """Batches of a task that has all rows of its keys."""
+        with Store() as store:
+            stored(store, (self._received(batch) for batch in batches if batch.num_rows))
+            for name, column in self._features(store):
+                store.keep(name, column)
+            for rows, (ids, records) in store.parts():
+                made = {name: store.column(name, rows) for name in self._names}
+                yield self._last(ids, records, made) if self.next_layout is None else self._onward(ids, records, made, self.next_layout)
+
+    @property
+    def _names(self) -> list[str]:
+        return [column.name for column in FeatureSpec((), self.counters, False, False).columns]
+
+    def _received(self, batch: pa.RecordBatch) -> Part:
+        ids = batch.column("click_id")
+        return ids, from_columns(batch, self.layout) if self.is_first else unpacked(batch.column("cargo"), self.layout)
+
+    def _features(self, store: Store) -> Iterator[tuple[str, NDArray]]:
+        if store.rows == 0:
+            return
+        for entity in dict.fromkeys(counter.entity for counter in self.counters):
+            wanted = [counter for counter in self.counters if counter.entity == entity]
+            counted = kernel.count(
+                _values(store, name_of(self.spec.key_columns(entity))),
+                store.field("time"),
+                wanted,
+                _Distinct(store, tuple(counter.distinct for counter in wanted if counter.distinct)),
+                store.field("arrival") if self.layout.arrival else None,
+            )
+            for name, result in counted:
+                yield name, coded(result)
+
+    def _onward(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray], layout: Layout) -> pa.RecordBatch:
+        packing = moved(records, layout)
+        for name, column in made.items():
+            packing[name] = column
+        # Rows without the key are nobody's: they spread by their time.
+        part = np.where(packing[f"check_{self.next_key}"] != 0, packing[f"hash_{self.next_key}"], packing["time"])
+        return pa.RecordBatch.from_arrays([ids, pa.array(part), packed(packing)], names=["click_id", "part", "cargo"])
+
+    def _last(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray]) -> pa.RecordBatch:
+        wanted = flag(records["flags"], WANTED) == 1
+        if not wanted.all():
+            ids, records = ids.filter(pa.array(wanted)), records[wanted]
+            made = {name: column[wanted] for name, column in made.items()}
+        clock = _time_of_click(records)
+        arrays = [ids, pa.array(records["time"])]
+        for column in self.spec.columns:
+            if column.name in clock:
+                arrays.append(pa.array(clock[column.name]))
+            else:
+                arrays.append(feature(column, made[column.name] if column.name in made else records[column.name]))
+        return pa.RecordBatch.from_arrays(arrays, names=["click_id", "time", *[column.name for column in self.spec.columns]])
+
+
+def _values(store: Store, name: str) -> kernel.Values:
+    return kernel.Values(name, store.field(f"hash_{name}"), store.field(f"check_{name}"))
+
+
+@dataclass(frozen=True)
+class _Distinct(Mapping[str, kernel.Values]):
+    """The values of a column that is counted, read when they are needed."""
+
+    store: Store
+    names: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> kernel.Values:
+        return _values(self.store, name_of([name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _time_of_click(records: Records) -> dict[str, NDArray]:
+    hour, day = HOUR[flag(records["flags"], MINUTE)], DAY_OF_WEEK[flag(records["flags"], WEEKDAY)]
+    return {
+        "hour_sin": np.sin(hour),
+        "hour_cos": np.cos(hour),
+        "weekday_sin": np.sin(day),
+        "weekday_cos": np.cos(day),
+        "logged_in": flag(records["flags"], LOGGED_IN),
+    }

@@ -1,0 +1,106 @@
+"""The rows of one task: in memory while they are few, else in files of the task's own.
+
+Columns are then read one at a time, so that a task with one giant key holds some columns of it, never its rows.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from slidr.features.cargo import Records
+
+IN_MEMORY = 1_500_000  # rows
+Part = tuple[pa.Array, Records]
+
+
+class Store:
+    """Parts of rows (click ids and records), and columns made of them, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._parts: list[Part] = []
+        self._sizes: list[int] = []
+        self._columns: dict[str, NDArray] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._folder:
+            self._folder.cleanup()
+
+    def add(self, ids: pa.Array, records: Records) -> None:
+        self.rows += len(records)
+        self._sizes.append(len(records))
+        if self._folder is None and self.rows > IN_MEMORY:
+            self._folder = tempfile.TemporaryDirectory(prefix="slidr-")
+            for number, part in enumerate(self._parts):
+                self._write(number, part)
+            self._parts = []
+        if self._folder is None:
+            self._parts.append((ids, records))
+        else:
+            self._write(len(self._sizes) - 1, (ids, records))
+
+    def parts(self) -> Iterator[tuple[slice, Part]]:
+        """Each part with the rows that it holds."""
+        first = 0
+        for number, size in enumerate(self._sizes):
+            part = self._parts[number] if self._folder is None else self._read(number)
+            yield slice(first, first + size), part
+            first += size
+
+    def field(self, name: str) -> NDArray:
+        """One field of all records."""
+        result: NDArray | None = None
+        for rows, (_, records) in self.parts():
+            if result is None:
+                result = np.empty(self.rows, dtype=records.dtype[name])
+            result[rows] = records[name]
+        return np.empty(0) if result is None else result
+
+    def keep(self, name: str, column: NDArray) -> None:
+        """Keeps a column of all rows."""
+        if self._folder is None:
+            self._columns[name] = column
+        else:
+            column.tofile(self._path(f"column-{name}"))
+            self._columns[name] = np.empty(0, dtype=column.dtype)
+
+    def column(self, name: str, rows: slice) -> NDArray:
+        """These rows of a column that was kept."""
+        kept = self._columns[name]
+        if self._folder is None:
+            return kept[rows]
+        return np.fromfile(
+            self._path(f"column-{name}"), dtype=kept.dtype, count=rows.stop - rows.start, offset=rows.start * kept.dtype.itemsize
+        )
+
+    def _path(self, name: str) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / name
+
+    def _write(self, number: int, part: Part) -> None:
+        ids, records = part
+        with pa.OSFile(str(self._path(f"ids-{number}")), "wb") as file:
+            table = pa.table({"click_id": ids})
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+        np.save(self._path(f"records-{number}.npy"), records, allow_pickle=False)
+
+    def _read(self, number: int) -> Part:
+        with pa.OSFile(str(self._path(f"ids-{number}")), "rb") as file:
+            ids = pa.ipc.open_file(file).read_all().column("click_id").combine_chunks()
+        return ids, np.load(self._path(f"records-{number}.npy"), allow_pickle=False)
+
+
+def stored(store: Store, parts: Iterable[Part]) -> Store:
+    for ids, records in parts:
+        store.add(ids, records)
+    return store

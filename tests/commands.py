@@ -1,0 +1,52 @@
+"""The commands as a user gives them, on a lake and a registry of their own."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+from typer.testing import CliRunner, Result
+
+from slidr import config, tables
+from slidr.cli import app
+from slidr.lake import Lake
+
+# What 60,000 made clicks can bear.
+SMALL = {
+    "training.epochs": "2",
+    "calibration.fpr_budget": "0.05",
+    "calibration.min_coverage": "0.0",
+    "guardrails.min_hour_clicks": "50",
+    "guardrails.min_purchasing": "50",
+    "guardrails.max_judging_fpr": "0.5",
+    "weights.max_weight": "500",
+    "weights.min_cell": "5",
+}
+
+
+class World:
+    """One lake below `root`, a shipped configuration with some settings changed, and the commands on it."""
+
+    def __init__(self, root: Path, spark: SparkSession, settings: Mapping[str, str], conf: str = "local.yaml") -> None:
+        self.root, self.spark = root, spark
+        places = {
+            "lake.root": root / "lake",
+            "work.root": root / "work",
+            "registry.uri": f"sqlite:///{root}/registry.db",
+            "registry.artifacts": root / "artifacts",
+            "spark.shuffle_partitions": "2",
+        }
+        changed = [word for key, value in {**places, **settings}.items() for word in ("--set", f"{key}={value}")]
+        self.options = ["--conf", str(config.shipped(conf)), *changed]
+        self.lake = Lake(spark, str(root / "lake"))
+
+    def run(self, *words: str) -> Result:
+        return CliRunner().invoke(app, [*words, *self.options, "--json", "-q"])
+
+    def ok(self, *words: str, code: int = 0) -> dict:
+        result = self.run(*words)
+        assert result.exit_code == code, f"{words}: {result.exit_code}\n{result.output}\n{result.stderr}"
+        return json.loads(result.stdout.strip().splitlines()[-1])
+
+    def rows(self, table: tables.Table) -> int:
+        return self.lake.read(table).count()
