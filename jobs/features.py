@@ -3,48 +3,105 @@
 import sys
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
-from slidr.errors import InputError, NothingToDoError
+from slidr.errors import InputError, NothingToDoError, UsageError
 from slidr.features import counters
+from slidr.features.explain import columns_read, explained
 from slidr.features.spec import UNITS, FeatureSpec
-from slidr.options import From, To, whole_days
+from slidr.options import OptionalFrom, OptionalTo, whole_days
 from slidr.run import Job, Outcome
-from slidr.tables import CLICKS, features_table
+from slidr.tables import CLICKS, Table, features_table
 
 Known = Annotated[str, typer.Option("--known", help="then: clicks as known at arrival; now: all clicks.")]
 AllowGaps = Annotated[bool, typer.Option("--allow-gaps", help="Days without any click are quiet days, not missing data.")]
+ExplainSpec = Annotated[bool, typer.Option("--explain-spec", help="Prints what the spec computes and reads; needs no window.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Prints which days would be computed, what each reads, and the bytes.")]
+BLOCK_DAYS = 28  # days of one commit: what a kill loses at most; each block reads the look-back before it once more
 
 
-def features(job: Job, start: From, end: To, known: Known = "then", allow_gaps: AllowGaps = False) -> Outcome:
+def features(
+    job: Job,
+    start: OptionalFrom = None,
+    end: OptionalTo = None,
+    known: Known = "then",
+    allow_gaps: AllowGaps = False,
+    explain_spec: ExplainSpec = False,
+    explain: Explain = False,
+) -> Outcome:
     """Computes the windowed counters of the clicks of whole UTC days, by the spec of the configuration."""
-    days = whole_days(start, end)
+    spec = job.conf.spec
+    if explain_spec:
+        return tell_spec(spec)
+    if start is None or end is None:
+        raise UsageError("expected a window: give --from and --to, dates such as 2026-03-01; --to is excluded")
     if known not in ("then", "now"):
-        raise InputError(f"--known: expected then or now, found {known!r}")
-    written = build(job, job.conf.spec, days, "now" if known == "now" else "then", allow_gaps=allow_gaps)
-    summary = {"spec_id": job.conf.spec.spec_id, "from": str(days[0]), "to": str(days[-1] + timedelta(days=1)), "written": written}
+        raise UsageError(f"--known: expected then or now, found {known!r}")
+    days, origin = whole_days(start, end), "now" if known == "now" else "then"
+    if explain:
+        return tell_plan(job, spec, days, origin)
+    written = build(job, spec, days, origin, allow_gaps=allow_gaps)
+    summary = {"spec_id": spec.spec_id, "from": str(days[0]), "to": str(days[-1] + timedelta(days=1)), "written": written}
     return Outcome(summary, said=f"{written:,} feature rows of spec {summary['spec_id']} written for {summary['from']} to {summary['to']}.")
 
 
 def build(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"], *, allow_gaps: bool = False) -> int:
-    """Writes the features of these days and returns the number of new rows. `then` is never rewritten, `now` is replaced."""
+    """Writes the features of these days and returns the number of new rows. `then` is never rewritten, `now` is replaced.
+
+    Days go in blocks, one commit each; a run that was killed goes on with the blocks that it lacks.
+    """
+    job.lake.create(features_table(spec))
+    require_days(job, look_back(spec, days), days, allow_gaps=allow_gaps)
+    written = 0
+    for block in blocks(due(job, spec, days, known)):
+        written += build_block(job, spec, block, known)
+    return written
+
+
+def build_block(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> int:
+    """Writes the features of consecutive days in one commit."""
     table = features_table(spec)
-    job.lake.create(table)
-    read = look_back(spec, days)
-    require_days(job, read, days, allow_gaps=allow_gaps)
-    clicks = job.lake.read(CLICKS, read)
+    clicks = job.lake.read(CLICKS, look_back(spec, days))
     rows = counters.build(clicks, spec=spec, start=days[0], end=days[-1] + timedelta(days=1), known=known, zones=job.conf.marketplaces)
-    present = job.lake.read(table, days).where(f"origin = '{known}'")
-    if known == "now" or present.isEmpty():
-        job.lake.replace_days(rows, table, days, origin=known)
-        return job.lake.read(table, days).where(f"origin = '{known}'").count()
+    if known == "now" or stored(job, table, days, known).isEmpty():
+        job.lake.replace_days(rows, table, days, exchange=False, origin=known)
+        return stored(job, table, days, known).count()
     rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     written = job.lake.insert_new(rows, table, days)
     rows.unpersist()
     return written
+
+
+def due(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> list[date]:
+    """Days with clicks that have no features yet; of `now`, all days with clicks."""
+    table = features_table(spec)
+    clicks = _by_day(job.lake.read(CLICKS, days))
+    there = _by_day(stored(job, table, days, known)) if known == "then" and job.lake.exists(table) else {}
+    return [day for day in days if clicks.get(day, 0) > there.get(day, 0)]
+
+
+def stored(job: Job, table: Table, days: Sequence[date], known: str) -> DataFrame:
+    return job.lake.read(table, days).where(F.col("origin") == known)
+
+
+def _by_day(rows: DataFrame) -> dict[date, int]:
+    return {row[0]: row[1] for row in rows.groupBy("click_date").count().collect()}  # one row a day
+
+
+def blocks(days: Sequence[date]) -> list[list[date]]:
+    """Runs of consecutive days, at most BLOCK_DAYS long."""
+    result: list[list[date]] = []
+    for day in days:
+        if result and day - result[-1][-1] == timedelta(days=1) and len(result[-1]) < BLOCK_DAYS:
+            result[-1].append(day)
+        else:
+            result.append([day])
+    return result
 
 
 def look_back(spec: FeatureSpec, days: Sequence[date]) -> list[date]:
@@ -64,6 +121,37 @@ def require_days(job: Job, read: Sequence[date], days: Sequence[date], *, allow_
             f"expected clicks of every day from {read[0]} to {read[-1]}, found none of {', '.join(missing)}: counters would be too low; "
             "ingest these days, or pass --allow-gaps if there was no traffic"
         )
+
+
+def tell_spec(spec: FeatureSpec) -> Outcome:
+    """What the spec computes and reads."""
+    told = explained(spec)
+    said = (
+        f"Spec {told['spec_id']}, revision {told['revision']}: {len(told['features'])} features; looks back {told['look_back']:,} s. "
+        f"Reads of clicks: {', '.join(told['reads'])}."
+    )
+    return Outcome(told, {"Features": told["features"], "Exchanges of the rows": told["exchanges"]}, said)
+
+
+def tell_plan(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> Outcome:
+    """Which days would be computed, in which commits, and what each reads. Writes nothing."""
+    rows = [_block_plan(job, spec, block) for block in blocks(due(job, spec, days, known))]
+    summary = {"spec_id": spec.spec_id, "blocks": rows, "days_done": len(days) - sum(row["days"] for row in rows)}
+    said = f"{len(rows)} commits; {summary['days_done']} of {len(days)} days need nothing. Columns: {', '.join(columns_read(spec))}."
+    return Outcome(summary, {"Would be computed": rows} if rows else {}, said)
+
+
+def _block_plan(job: Job, spec: FeatureSpec, days: Sequence[date]) -> dict[str, Any]:
+    read = look_back(spec, days)
+    files = job.lake.read_files(CLICKS, read)
+    return {
+        "from": str(days[0]),
+        "to": str(days[-1] + timedelta(days=1)),
+        "days": len(days),
+        "reads from": str(read[0]),
+        "files": len(files),
+        "bytes of these files": sum(files.values()),
+    }
 
 
 if __name__ == "__main__":

@@ -88,6 +88,11 @@ class Lake:
         df = conform(self.delta(table).toDF(), table)
         return df if days is None else df.where(in_days(F.col(table.day), days))
 
+    def read_files(self, table: Table, days: Sequence[date]) -> dict[str, int]:
+        """Path -> bytes of the files that hold these days."""
+        files = self.delta(table).toDF().where(in_days(F.col(table.day), days)).select("_metadata.file_path", "_metadata.file_size")
+        return {row[0]: row[1] for row in files.distinct().collect()}
+
     def version(self, table: Table) -> int:
         """Number of the newest commit; -1 where the table does not exist."""
         if not self.exists(table):
@@ -107,14 +112,18 @@ class Lake:
             writer = writer.option("txnAppId", token).option("txnVersion", 0)
         self._save(writer, table)
 
-    def replace_days(self, df: DataFrame, table: Table, days: Sequence[date], **fixed: str) -> None:
-        """Replaces the partitions of these days (and of the fixed partition values, such as origin) in one commit."""
+    def replace_days(self, df: DataFrame, table: Table, days: Sequence[date], *, exchange: bool = True, **fixed: str) -> None:
+        """Replaces the partitions of these days (and of the fixed partition values, such as origin) in one commit.
+
+        Without `exchange` the tasks of `df` write their rows as they have them: for wide rows that few tasks hold.
+        """
         where = f"{table.day} IN ({', '.join(f_date(day) for day in days)})"
         for name, value in fixed.items():
             if name not in table.partitions or not re.fullmatch(r"[a-z]+", value):
                 raise InputError(f"expected a partition column and a plain value, found {name}={value!r}")
             where += f" AND {name} = '{value}'"
-        self._save(self._laid_out(df, table).write.format("delta").mode("overwrite").option("replaceWhere", where), table)
+        rows = self._laid_out(df, table) if exchange else self._checked(df, table)
+        self._save(rows.write.format("delta").mode("overwrite").option("replaceWhere", where), table)
 
     def insert_new(self, df: DataFrame, table: Table, days: Sequence[date], *, expected: int | None = None) -> int:
         """Inserts the rows whose key the table lacks and returns how many; makes no commit where there is none.

@@ -17,10 +17,13 @@ DELTA_SETTINGS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
 }
+# Tasks of the counters exchange few large values: a batch of all of them would not fit the memory.
+BATCH_BYTES = {"spark.sql.execution.arrow.maxBytesPerBatch": str(32 << 20)}
 DEFAULTS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.adaptive.enabled": "true",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "50000",
+    **BATCH_BYTES,
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
@@ -57,6 +60,8 @@ def use_utc() -> None:
 
 def _ready(spark: SparkSession) -> SparkSession:
     spark.conf.set("spark.sql.session.timeZone", "UTC")
+    for key, value in BATCH_BYTES.items():
+        spark.conf.set(key, value)
     if "DeltaSparkSessionExtension" not in (spark.conf.get("spark.sql.extensions", "") or "") or not _has_delta(spark):
         raise SetupError(
             "expected a Spark session with Delta, found one without; start it with "

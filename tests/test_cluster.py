@@ -34,7 +34,7 @@ def write_conf(tmp_path: Path) -> Path:
     content["registry"] = {"uri": f"sqlite:///{tmp_path}/registry.db", "artifacts": str(tmp_path / "artifacts"), "name": "slidr"}
     content["spark"]["shuffle_partitions"] = 4
     path = tmp_path / "cluster.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(config.to_yaml(content))
     return path
 
 

@@ -6,6 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from slidr.config import Config
 from slidr.features import counters
@@ -93,6 +94,15 @@ def test_time_of_click_is_the_marketplaces(spark: SparkSession, conf: Config) ->
     assert hour["after"] == pytest.approx(3)
     monday = next(row for row in features if row["click_id"] == "monday")
     assert (monday["weekday_sin"], monday["weekday_cos"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 7, 200])
+def test_each_bucket_goes_to_another_task(spark: SparkSession, tasks: int) -> None:
+    buckets = counters.one_for_each(tasks)
+    rows = spark.createDataFrame([(number,) for number in buckets], "bucket int").repartition(tasks, "bucket")
+    placed = rows.select(F.spark_partition_id().alias("task"), "bucket").collect()
+    assert sorted(row["task"] for row in placed) == list(range(tasks))
+    assert [bucket for _, bucket in sorted(placed)] == list(buckets)
 
 
 def test_logged_features_win(spark: SparkSession) -> None:

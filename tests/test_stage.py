@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from slidr.features import store as stores
-from slidr.features.cargo import LOGGED_IN, MINUTE, WANTED, WEEKDAY, Layout
+from slidr.features.cargo import LOGGED_IN, WANTED, Layout
 from slidr.features.counters import families, plan
 from slidr.features.spec import FeatureSpec
 from slidr.features.stage import Stage
@@ -46,15 +46,14 @@ def first_batches(clicks: list[dict], layout: Layout, size: int) -> Iterator[pa.
     columns["arrival"] = [c["arrival"] for c in clicks]
     for name, keys in layout.hashes:
         columns[f"hash_{name}"], columns[f"check_{name}"] = map(list, zip(*[code(c, keys) for c in clicks], strict=True))
-    parts = {MINUTE: 90, WEEKDAY: 3, LOGGED_IN: 1}
-    wanted = [int(c["wanted"]) << WANTED[0] for c in clicks]
-    columns["flags"] = [sum(value << shift for (shift, _), value in parts.items()) | flag for flag in wanted]
+    columns["flags"] = [(1 << LOGGED_IN) | (int(c["wanted"]) << WANTED) for c in clicks]
+    columns["local_minute"] = [90] * len(clicks)  # half past one on 1 January 1970, a Thursday
     arrays = {name: pa.array(columns[name]) for name in ("click_id", *layout.names)}
     return iter(pa.table(arrays).to_batches(max_chunksize=size))
 
 
 def run(clicks: list[dict], known: str, size: int = 64) -> dict[str, dict]:
-    stages = plan(SPEC, then=known == "then")
+    stages = plan(SPEC, known=known, tasks=5)
     batches = first_batches(clicks, stages[0].layout, size)
     for stage in stages:
         batches = iter(list(stage.run(batches)))
@@ -91,7 +90,7 @@ def test_batches_change_nothing() -> None:
 
 
 def test_two_keys_of_one_hash_are_refused() -> None:
-    stage = plan(SPEC, then=False)[0]
+    stage = plan(SPEC, known="now", tasks=5)[0]
     clicks = made(seed=14, size=50)
     table = pa.Table.from_batches(first_batches(clicks, stage.layout, 1000))
     same = pa.array(np.full(table.num_rows, 7))
@@ -101,7 +100,7 @@ def test_two_keys_of_one_hash_are_refused() -> None:
 
 
 def test_a_task_without_rows_gives_none() -> None:
-    assert [list(stage.run([])) for stage in plan(SPEC, then=True)] == [[], []]
+    assert [list(stage.run([])) for stage in plan(SPEC, known="then", tasks=5)] == [[], []]
 
 
 def test_entities_that_share_a_column_share_an_exchange() -> None:
@@ -123,5 +122,5 @@ def test_entities_that_share_a_column_share_an_exchange() -> None:
 
 def test_a_spec_without_counters_has_one_stage() -> None:
     none = FeatureSpec.from_dict({"entities": {}, "counters": [], "time_of_click": True, "logged_in": False})
-    stages = plan(none, then=False)
+    stages = plan(none, known="now", tasks=5)
     assert [(type(stage), stage.counters, stage.next_layout) for stage in stages] == [(Stage, (), None)]

@@ -1,7 +1,7 @@
 """Rows on their way between key families: a click id, and everything else packed into one fixed number of bytes.
 
-What crosses between Spark and Python, and what Spark exchanges, costs by the column; so a row has three columns whatever
-it carries: `click_id`, the hash that it is exchanged by, and the `cargo`, one record of a numpy structured type.
+What crosses between Spark and Python, and what Spark exchanges, costs by the row and by the column. So the tasks of one
+family sort their rows by where they go, and Spark exchanges some large values: all rows that go the same way, as bytes.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ from slidr.features.kernel import Result
 from slidr.features.spec import FeatureColumn
 
 Records = NDArray[np.void]
-# The parts of `flags`: local minute of the day, local weekday, logged in, wanted (asked for, not only looked back at).
-MINUTE, WEEKDAY, LOGGED_IN, WANTED = (0, 11), (11, 3), (14, 1), (15, 1)
+LOGGED_IN, WANTED = 0, 1  # bits of `flags`; wanted: asked for, not only looked back at
 NULL_COUNT = -1  # int features; double features have NaN
 
 
@@ -28,7 +27,8 @@ def name_of(columns: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Fields of a record: times, flags, a 64-bit hash and a 31-bit check of each key or value, features made so far.
+    """Fields of a record: times, minutes since 1970 in local time, flags, features made so far, and of each key or value a
+    64-bit hash and a 31-bit check.
 
     The check is another hash of the same columns, 0 where one of them is NULL.
     """
@@ -46,7 +46,7 @@ class Layout:
         times = ["time", "arrival"] if self.arrival else ["time"]
         fields = [(name, "<i8") for name in times] + [(f"hash_{name}", "<i8") for name, _ in self.hashes]
         fields += [(name, "<f8" if kind == "double" else "<i4") for name, kind in self.features]
-        fields += [(f"check_{name}", "<i4") for name, _ in self.hashes] + [("flags", "<i4")]
+        fields += [(f"check_{name}", "<i4") for name, _ in self.hashes] + [("local_minute", "<i4"), ("flags", "<i4")]
         return np.dtype(fields)
 
 
@@ -58,18 +58,28 @@ def from_columns(batch: pa.RecordBatch, layout: Layout) -> Records:
     return records
 
 
-def unpacked(cargo: pa.BinaryArray, layout: Layout) -> Records:
-    """Records of a `cargo` column, without a copy."""
-    offsets = np.frombuffer(cargo.buffers()[1], dtype=np.int32)[cargo.offset : cargo.offset + 2]
-    start = int(offsets[0]) if len(cargo) else 0
-    return np.frombuffer(cargo.buffers()[2], dtype=layout.dtype, count=len(cargo), offset=start)
+def packed(ids: pa.Array, records: Records, shares: NDArray[np.int64], buckets: Sequence[int]) -> pa.RecordBatch:
+    """`bucket`, `rows`: one row for each share that has any rows, with all of them as bytes; `shares` are indexes of `buckets`."""
+    order = np.argsort(shares.astype(np.min_scalar_type(len(buckets))), kind="stable")  # numpy sorts small numbers by counting
+    ids, records = ids.take(pa.array(order)), records[order]
+    ends = np.cumsum(np.bincount(shares, minlength=len(buckets)))
+    filled = [(bucket, first, end) for bucket, first, end in zip(buckets, [0, *ends[:-1]], ends, strict=True) if end > first]
+    cargo = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(records.dtype.itemsize), len(records), [None, pa.py_buffer(np.ascontiguousarray(records).view(np.uint8))]
+    )
+    whole = pa.RecordBatch.from_arrays([ids, cargo], names=["click_id", "cargo"])
+    rows = [whole.slice(first, end - first).serialize().to_pybytes() for _, first, end in filled]
+    return pa.RecordBatch.from_arrays(
+        [pa.array([bucket for bucket, _, _ in filled], pa.int32()), pa.array(rows, pa.binary())], names=["bucket", "rows"]
+    )
 
 
-def packed(records: Records) -> pa.BinaryArray:
-    """A `cargo` column, without a copy."""
-    offsets = np.arange(len(records) + 1, dtype=np.int32) * np.int32(records.dtype.itemsize)
-    data = np.ascontiguousarray(records)
-    return pa.BinaryArray.from_buffers(pa.binary(), len(records), [None, pa.py_buffer(offsets), pa.py_buffer(data.view(np.uint8))])
+def unpacked(rows: pa.BinaryArray, layout: Layout) -> tuple[pa.Array, Records]:
+    """Click ids and records of the rows that `packed` made."""
+    schema = pa.schema([("click_id", pa.string()), ("cargo", pa.binary(layout.dtype.itemsize))])
+    batches = [pa.ipc.read_record_batch(value.as_buffer(), schema) for value in rows]
+    records = [np.frombuffer(batch.column(1).buffers()[1], dtype=layout.dtype, count=batch.num_rows) for batch in batches]
+    return pa.concat_arrays([batch.column(0) for batch in batches]), np.concatenate(records)
 
 
 def moved(records: Records, layout: Layout) -> Records:
@@ -80,10 +90,9 @@ def moved(records: Records, layout: Layout) -> Records:
     return result
 
 
-def flag(flags: NDArray[np.int32], part: tuple[int, int]) -> NDArray[np.int32]:
-    """One part of `flags`."""
-    shift, bits = part
-    return (flags >> shift) & ((1 << bits) - 1)
+def flag(records: Records, bit: int) -> NDArray[np.int32]:
+    """One bit of `flags`."""
+    return (records["flags"] >> bit) & 1
 
 
 def coded(result: Result) -> NDArray[Any]:
@@ -93,6 +102,5 @@ def coded(result: Result) -> NDArray[Any]:
 
 def feature(column: FeatureColumn, value: NDArray[Any]) -> pa.Array:
     """An Arrow array of a stored feature, with its NULLs."""
-    if column.type == "double":
-        return pa.array(value, type=pa.float64(), mask=np.isnan(value))
-    return pa.array(value, type=pa.int32(), mask=value == NULL_COUNT)
+    missing = np.isnan(value) if column.type == "double" else value == NULL_COUNT
+    return pa.array(value, type=pa.float64() if column.type == "double" else pa.int32(), mask=missing if missing.any() else None)

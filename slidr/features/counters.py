@@ -8,18 +8,20 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import reduce
 
+import numpy as np
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from slidr.features.cargo import LOGGED_IN, MINUTE, WANTED, WEEKDAY, Layout, name_of
-from slidr.features.spec import Counter, FeatureSpec
+from slidr.features.cargo import LOGGED_IN, WANTED, Layout, name_of
+from slidr.features.spec import UNITS, Counter, FeatureSpec
 from slidr.features.stage import Stage
 from slidr.lake import f_date
-from slidr.tables import TYPES, features_table
+from slidr.tables import features_table
 from slidr.zones import local_time
 
-PACKED = "click_id string, part bigint, cargo binary"
+PACKED = "bucket int, rows binary"
 Family = tuple[tuple[str, ...], tuple[Counter, ...]]  # the columns that it is exchanged by, its counters
 
 
@@ -29,13 +31,13 @@ def build(clicks: DataFrame, *, spec: FeatureSpec, start: date, end: date, known
     `clicks` must reach back to the start of the longest window before `start`; `known` is `then` (a click counts what
     had arrived by its own arrival) or `now`.
     """
-    stages = plan(spec, then=known == "then")
+    tasks = int(str(clicks.sparkSession.conf.get("spark.sql.shuffle.partitions")))
+    stages = plan(spec, known=known, tasks=tasks)
     wanted = F.col("click_date").between(F.expr(f_date(start)), F.date_sub(F.expr(f_date(end)), 1))
     rows = narrow(clicks, stages[0].layout, exchange=families(spec)[0][0], wanted=wanted, zones=zones)
     for stage in stages:
-        rows = rows.repartition(F.col("part")).mapInArrow(stage.run, _schema(stage))
-    time = F.timestamp_micros("time")
-    return rows.withColumns({"click_time": time, "click_date": F.to_date(time), "origin": F.lit(known)}).select(*features_table(spec).names)
+        rows = rows.repartition(F.col("bucket")).mapInArrow(stage.run, _schema(stage))
+    return rows
 
 
 def families(spec: FeatureSpec) -> list[Family]:
@@ -56,13 +58,36 @@ def _columns(counters: Sequence[Counter]) -> list[tuple[str, str]]:
     return [(column.name, column.type) for column in FeatureSpec((), tuple(counters), False, False).columns]
 
 
-def plan(spec: FeatureSpec, *, then: bool) -> list[Stage]:
+def plan(spec: FeatureSpec, *, known: str, tasks: int) -> list[Stage]:
     """What each family's tasks get, count, and hand on."""
     order = families(spec)
-    layouts = [_layout(spec, order, number, then) for number in range(len(order))]
+    layouts = [_layout(spec, order, number, known == "then") for number in range(len(order))]
     following = [*layouts[1:], None]
     keys = [*[name_of(exchange) for exchange, _ in order[1:]], ""]
-    return [Stage(spec, layouts[n], n == 0, counters, following[n], keys[n]) for n, (_, counters) in enumerate(order)]
+    buckets = one_for_each(tasks)
+    return [Stage(spec, layouts[n], n == 0, counters, following[n], keys[n], buckets, known) for n, (_, counters) in enumerate(order)]
+
+
+def one_for_each(tasks: int) -> tuple[int, ...]:
+    """Numbers of which Spark's hash exchange sends one to each task: each number's hash (murmur3, seed 42) modulo `tasks`
+    is another task."""
+    numbers = np.arange(40 * tasks + 100, dtype=np.uint32)
+    _, first = np.unique(_murmur3(numbers).astype(np.int32).astype(np.int64) % tasks, return_index=True)
+    return tuple(int(number) for number in numbers[first])
+
+
+def _murmur3(numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Spark's hash of an int (MurmurHash3 x86 32 of four bytes, seed 42)."""
+    mixed = _rotated(numbers * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593)
+    mixed = _rotated(mixed ^ np.uint32(42), 13) * np.uint32(5) + np.uint32(0xE6546B64)
+    mixed ^= np.uint32(4)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> np.uint32(shift))) * np.uint32(factor)
+    return mixed ^ (mixed >> np.uint32(16))
+
+
+def _rotated(numbers: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
+    return (numbers << np.uint32(bits)) | (numbers >> np.uint32(32 - bits))
 
 
 def _layout(spec: FeatureSpec, order: Sequence[Family], number: int, then: bool) -> Layout:
@@ -77,23 +102,24 @@ def _layout(spec: FeatureSpec, order: Sequence[Family], number: int, then: bool)
 
 
 def _schema(stage: Stage) -> str | StructType:
-    if stage.next_layout is not None:
-        return PACKED
-    first = StructType().add("click_id", "string").add("time", "long")
-    return reduce(lambda schema, column: schema.add(column.name, TYPES[column.type]), stage.spec.columns, first)
+    return features_table(stage.spec).schema if stage.next_layout is None else PACKED
 
 
 def narrow(clicks: DataFrame, layout: Layout, *, exchange: tuple[str, ...], wanted: Column, zones: Mapping[str, str]) -> DataFrame:
     """click_id, the hash to exchange by, and one integer column for each field of the layout."""
-    local = local_time(F.col("click_time"), F.col("marketplace"), zones)
-    flags = {MINUTE: F.hour(local) * 60 + F.minute(local), WEEKDAY: F.weekday(local), LOGGED_IN: F.col("logged_in"), WANTED: wanted}
-    packed = reduce(Column.bitwiseOR, [F.shiftleft(value.cast("int"), shift) for (shift, _), value in flags.items()])
-    columns = {"time": F.unix_micros("click_time"), "arrival": F.unix_micros("arrival_time"), "flags": packed}
+    local = F.unix_micros(local_time(F.col("click_time"), F.col("marketplace"), zones))
+    flags = {LOGGED_IN: F.col("logged_in"), WANTED: wanted}
+    columns = {
+        "time": F.unix_micros("click_time"),
+        "arrival": F.unix_micros("arrival_time"),
+        "local_minute": F.floor(local / UNITS["m"]).cast("int"),
+        "flags": reduce(Column.bitwiseOR, [F.shiftleft(value.cast("int"), bit) for bit, value in flags.items()]),
+    }
     for name, keys in layout.hashes:
         columns[f"hash_{name}"] = _if_known(keys, F.xxhash64(*keys))
         columns[f"check_{name}"] = _if_known(keys, F.hash(*keys).bitwiseOR(F.lit(1)))
-    part = F.when(_known(exchange), F.xxhash64(*exchange)).otherwise(F.xxhash64("click_id"))  # rows without the key are nobody's
-    return clicks.select("click_id", part.alias("part"), *[columns[name].alias(name) for name in layout.names])
+    bucket = F.when(_known(exchange), F.xxhash64(*exchange)).otherwise(F.xxhash64("click_id"))  # rows without the key are nobody's
+    return clicks.select("click_id", bucket.alias("bucket"), *[columns[name].alias(name) for name in layout.names])
 
 
 def _known(keys: Sequence[str]) -> Column:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from slidr.features import kernel
 from slidr.features.cargo import (
     LOGGED_IN,
-    MINUTE,
     WANTED,
-    WEEKDAY,
     Layout,
     Records,
     coded,
@@ -30,12 +29,14 @@ from slidr.features.store import Part, Store, stored
 Batches = Iterable[pa.RecordBatch]
 HOUR = 2 * np.pi * np.arange(1440) / 1440
 DAY_OF_WEEK = 2 * np.pi * np.arange(7) / 7
+THURSDAY = 3  # 1 January 1970; Monday = 0
+ROWS_OUT = 50_000  # rows of a batch of features
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Counts `counters` of rows in `layout`; then packs them for the stage that is exchanged by the hash `next_key`, or,
-    in the last stage, gives the features of the wanted rows."""
+    """Counts `counters` of rows in `layout`; then packs them for the stage that is exchanged by the hash `next_key`, one of
+    `buckets` for each of its tasks, or, in the last stage, gives the features of the wanted rows."""
 
     spec: FeatureSpec
     layout: Layout
@@ -43,6 +44,8 @@ class Stage:
     counters: tuple[Counter, ...]
     next_layout: Layout | None
     next_key: str
+    buckets: tuple[int, ...]
+    origin: str
 
     def run(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         """Batches of a task that has all rows of its keys."""
@@ -52,15 +55,19 @@ class Stage:
                 store.keep(name, column)
             for rows, (ids, records) in store.parts():
                 made = {name: store.column(name, rows) for name in self._names}
-                yield self._last(ids, records, made) if self.next_layout is None else self._onward(ids, records, made, self.next_layout)
+                if self.next_layout is not None:
+                    yield self._onward(ids, records, made, self.next_layout)
+                else:
+                    yield from self._last(ids, records, made).to_batches(max_chunksize=ROWS_OUT)
 
     @property
     def _names(self) -> list[str]:
         return [column.name for column in FeatureSpec((), self.counters, False, False).columns]
 
     def _received(self, batch: pa.RecordBatch) -> Part:
-        ids = batch.column("click_id")
-        return ids, from_columns(batch, self.layout) if self.is_first else unpacked(batch.column("cargo"), self.layout)
+        if self.is_first:
+            return batch.column("click_id"), from_columns(batch, self.layout)
+        return unpacked(batch.column("rows"), self.layout)
 
     def _features(self, store: Store) -> Iterator[tuple[str, NDArray]]:
         if store.rows == 0:
@@ -82,22 +89,22 @@ class Stage:
         for name, column in made.items():
             packing[name] = column
         # Rows without the key are nobody's: they spread by their time.
-        part = np.where(packing[f"check_{self.next_key}"] != 0, packing[f"hash_{self.next_key}"], packing["time"])
-        return pa.RecordBatch.from_arrays([ids, pa.array(part), packed(packing)], names=["click_id", "part", "cargo"])
+        key = np.where(packing[f"check_{self.next_key}"] != 0, packing[f"hash_{self.next_key}"], packing["time"])
+        return packed(ids, packing, (key % len(self.buckets)), self.buckets)
 
-    def _last(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray]) -> pa.RecordBatch:
-        wanted = flag(records["flags"], WANTED) == 1
+    def _last(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray]) -> pa.Table:
+        """Rows of the features table."""
+        wanted = flag(records, WANTED) == 1
         if not wanted.all():
             ids, records = ids.filter(pa.array(wanted)), records[wanted]
             made = {name: column[wanted] for name, column in made.items()}
-        clock = _time_of_click(records)
-        arrays = [ids, pa.array(records["time"])]
+        made = {**made, **_time_of_click(records)}
+        time = pa.array(records["time"], pa.timestamp("us", tz="UTC"))
+        arrays = {"click_id": ids, "click_time": time, "click_date": pc.floor_temporal(time, unit="day").cast(pa.date32())}
+        arrays["origin"] = pa.array(np.full(len(records), self.origin))
         for column in self.spec.columns:
-            if column.name in clock:
-                arrays.append(pa.array(clock[column.name]))
-            else:
-                arrays.append(feature(column, made[column.name] if column.name in made else records[column.name]))
-        return pa.RecordBatch.from_arrays(arrays, names=["click_id", "time", *[column.name for column in self.spec.columns]])
+            arrays[column.name] = feature(column, made[column.name] if column.name in made else records[column.name])
+        return pa.table(arrays)
 
 
 def _values(store: Store, name: str) -> kernel.Values:
@@ -122,11 +129,12 @@ class _Distinct(Mapping[str, kernel.Values]):
 
 
 def _time_of_click(records: Records) -> dict[str, NDArray]:
-    hour, day = HOUR[flag(records["flags"], MINUTE)], DAY_OF_WEEK[flag(records["flags"], WEEKDAY)]
+    minute = records["local_minute"]
+    hour, day = HOUR[minute % 1440], DAY_OF_WEEK[(minute // 1440 + THURSDAY) % 7]
     return {
         "hour_sin": np.sin(hour),
         "hour_cos": np.cos(hour),
         "weekday_sin": np.sin(day),
         "weekday_cos": np.cos(day),
-        "logged_in": flag(records["flags"], LOGGED_IN),
+        "logged_in": flag(records, LOGGED_IN),
     }

@@ -1,0 +1,196 @@
+"""What counters cost: python -m tests.bench.features [--rows 2000000 8000000] [--only whole]
+
+Every table compares ways that run in turns in this process, on the same data; a cost is CPU seconds of the whole process
+tree, the median of three runs after a warm one. The six counts of all engines are checked to be equal.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+
+from slidr import config, session
+from slidr.features import counters, kernel
+from slidr.features.spec import FeatureSpec, micros
+from slidr.lake import Lake
+from slidr.tables import CLICKS, features_table
+from tests.bench.clicks import DAYS, fill, write_parquet
+from tests.bench.measure import Cost, side_by_side
+
+WINDOWS = ("1m", "10m", "1h", "6h", "24h", "7d")
+SIX = FeatureSpec.from_dict(
+    {
+        "entities": {"ip": ["ip_key"]},
+        "counters": [{"entity": "ip", "measure": "clicks", "windows": list(WINDOWS)}],
+        "time_of_click": False,
+        "logged_in": False,
+    }
+)
+NAMES = [column.name for column in SIX.columns]
+START, END = date(2026, 3, 1), date(2026, 3, 1) + timedelta(days=DAYS)
+CONF = config.load(config.shipped("local.yaml"))
+
+
+def built(clicks: DataFrame, spec: FeatureSpec) -> DataFrame:
+    return counters.build(clicks, spec=spec, start=START, end=END, known="now", zones=CONF.marketplaces)
+
+
+def sums(df: DataFrame) -> list[int]:
+    return list(df.agg(*[F.sum(name) for name in NAMES]).collect()[0])
+
+
+def six_in_slidr(lake: Lake) -> list[int]:
+    return sums(built(lake.read(CLICKS), SIX))
+
+
+def six_in_kernel(path: Path) -> list[int]:
+    """No Spark: Parquet by pyarrow, one process."""
+    table = pq.read_table(path, columns=["t", "ip_key"])
+    code = table["ip_key"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    key = kernel.Values("ip", code, np.ones(len(code), dtype=np.int32))
+    return [int(result.value.sum(dtype=np.int64)) for _, result in kernel.count(key, table["t"].to_numpy(), SIX.counters, {})]
+
+
+def six_in_duckdb(path: Path) -> list[int]:
+    import duckdb
+
+    frames = [
+        f"count(*) OVER (PARTITION BY ip_key ORDER BY t RANGE BETWEEN {micros(w)} PRECEDING AND 1 PRECEDING) AS c{w}" for w in WINDOWS
+    ]
+    names = ", ".join(f"sum(c{w})" for w in WINDOWS)
+    found = duckdb.connect(config={"threads": 2}).execute(f"SELECT {names} FROM (SELECT {', '.join(frames)} FROM '{path}/*.parquet')")  # noqa: S608
+    return [int(value) for value in found.fetchone() or ()]
+
+
+def six_in_polars(path: Path) -> list[int]:
+    import polars as pl
+
+    rows = pl.read_parquet(f"{path}/*.parquet", columns=["t", "ip_key"]).sort("ip_key", "t")
+    windows = [rows.rolling("t", period=f"{micros(w)}i", group_by="ip_key", closed="left").agg(n=pl.len()) for w in WINDOWS]
+    return [int(frame["n"].sum()) for frame in windows]
+
+
+def six_in_spark_windows(lake: Lake) -> list[int]:
+    rows = lake.read(CLICKS).select("ip_key", F.unix_micros("click_time").alias("t"))
+    by_time = Window.partitionBy("ip_key").orderBy("t")
+    return sums(
+        rows.select(*[F.count("*").over(by_time.rangeBetween(-micros(w), -1)).alias(n) for w, n in zip(WINDOWS, NAMES, strict=True)])
+    )
+
+
+def six_in_tempo(lake: Lake) -> list[int]:
+    from tempo import TSDF
+
+    rows = lake.read(CLICKS).select("ip_key", F.unix_micros("click_time").alias("t"), F.lit(1).alias("one"))
+    found = TSDF(rows, ts_col="t", partition_cols=["ip_key"])
+    return [
+        len(found.withRangeStats(colsToSummarize=["one"], rangeBackWindowSecs=micros(w)).df.select("count_one").collect()) for w in WINDOWS
+    ]
+
+
+class Bench:
+    def __init__(self, spark: SparkSession, root: Path) -> None:
+        self.spark, self.root, self.console = spark, root, Console(width=140)
+
+    def world(self, rows: int, hot: float) -> tuple[Lake, Path]:
+        path, lake = self.root / f"{rows}-{hot}", Lake(self.spark, str(self.root / f"lake-{rows}-{hot}"))
+        if not path.exists():
+            write_parquet(path, rows, hot)
+            fill(lake, self.spark, path)
+        return lake, path
+
+    def show(self, title: str, rows: int, costs: dict[str, Cost], base: str) -> None:
+        table = Table(title=title, title_justify="left")
+        for name in ("way", "CPU s", "us/click", "wall s", f"CPU / {base}", "largest worker MiB"):
+            table.add_column(name)
+        for name, cost in costs.items():
+            ratio = f"{cost.cpu / costs[base].cpu:.2f}"
+            worker = f"{cost.worker / 2**20:.0f}" if cost.worker else "-"
+            table.add_row(name, f"{cost.cpu:.1f}", f"{cost.cpu / rows * 1e6:.2f}", f"{cost.wall:.1f}", ratio, worker)
+        self.console.print(table)
+
+    def whole(self, rows: int) -> None:
+        """The whole default feature set, Delta to Delta, beside moving the finished rows once."""
+        lake, _ = self.world(rows, 0.1)
+        table = features_table(CONF.spec)
+        days = [START + timedelta(days=n) for n in range(DAYS)]
+        copy = Lake(self.spark, str(self.root / "copy"))
+
+        def slidr() -> None:
+            lake.replace_days(built(lake.read(CLICKS), CONF.spec), table, days, exchange=False, origin="now")
+
+        def floor() -> None:
+            finished = lake.read(table).repartition(F.col("click_id")).sortWithinPartitions("click_date", "click_id")
+            finished.write.format("delta").mode("overwrite").partitionBy("click_date", "origin").save(copy.path(table))
+
+        self.show(f"Whole feature set, {rows:,} clicks", rows, side_by_side({"slidr": slidr, "floor": floor}), "floor")
+
+    def six(self, rows: int) -> None:
+        lake, path = self.world(rows, 0.1)
+        ways: dict[str, Callable[[], Any]] = {
+            "slidr": lambda: six_in_slidr(lake),
+            "arrays alone": lambda: six_in_kernel(path),
+            "DuckDB": lambda: six_in_duckdb(path),
+            "Polars": lambda: six_in_polars(path),
+        }
+        if rows <= 500_000:
+            ways["Spark range windows"] = lambda: six_in_spark_windows(lake)
+        costs = side_by_side(ways)
+        different = {name: cost.result for name, cost in costs.items() if cost.result != costs["slidr"].result}
+        assert not different, f"expected {costs['slidr'].result}, found {different}"
+        self.show(f"Six counts of one key, {rows:,} clicks", rows, costs, "slidr")
+
+    def growth(self, sizes: list[int]) -> None:
+        table = Table(title="Growth: six counts of one key, whole feature set", title_justify="left")
+        for name in ("clicks", "six, us/click", "whole set, us/click", "largest worker MiB"):
+            table.add_column(name)
+        seen = []
+        for rows in sizes:
+            lake, _ = self.world(rows, 0.1)
+            ways = {"six": lambda lake=lake: six_in_slidr(lake), "whole": lambda lake=lake: self._nowhere(lake)}
+            costs = side_by_side(ways, runs=1)
+            seen.append((rows, costs["six"].cpu, costs["whole"].cpu))
+            worker = max(cost.worker for cost in costs.values()) / 2**20
+            table.add_row(f"{rows:,}", f"{seen[-1][1] / rows * 1e6:.2f}", f"{seen[-1][2] / rows * 1e6:.2f}", f"{worker:.0f}")
+        self.console.print(table)
+        for column, name in ((1, "six"), (2, "whole set")):
+            slope = np.polyfit(np.log([row[0] for row in seen]), np.log([row[column] for row in seen]), 1)[0]
+            self.console.print(f"log-log slope of CPU, {name}: {slope:.2f}")
+
+    def _nowhere(self, lake: Lake) -> None:
+        built(lake.read(CLICKS), CONF.spec).write.format("noop").mode("overwrite").save()
+
+    def hot(self, rows: int) -> None:
+        lakes = {f"{share:.0%} on one address": self.world(rows, share)[0] for share in (0.01, 0.1, 0.4)}
+        costs = side_by_side({name: lambda lake=lake: self._nowhere(lake) for name, lake in lakes.items()})
+        self.show(f"Skew: whole feature set, {rows:,} clicks", rows, costs, "1% on one address")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 500_000, 2_000_000, 8_000_000])
+    parser.add_argument("--only", choices=["whole", "six", "growth", "hot"])
+    given = parser.parse_args()
+    spark = session.build(CONF.spark, app="slidr-bench")
+    with tempfile.TemporaryDirectory(prefix="slidr-bench-") as folder:
+        bench = Bench(spark, Path(folder))
+        for name in [given.only] if given.only else ["whole", "six", "hot", "growth"]:
+            if name == "growth":
+                bench.growth(given.rows)
+            else:
+                for rows in given.rows:
+                    getattr(bench, name)(rows)
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()
