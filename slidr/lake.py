@@ -67,7 +67,7 @@ class Lake:
             return
         builder = DeltaTable.createIfNotExists(self.spark).comment(table.comment).addColumns(table.schema)
         builder = builder.tableName(self._catalog_name(table)) if self.catalog else builder.location(self.path(table))
-        for key, value in PROPERTIES.items():
+        for key, value in {**PROPERTIES, "delta.dataSkippingNumIndexedCols": str(table.indexed)}.items():
             builder = builder.property(key, value)
         try:
             builder.partitionedBy(*table.partitions).execute()

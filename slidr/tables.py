@@ -34,13 +34,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """`grain` is the unique key; `partitions` are folders, of which the first is a UTC date."""
+    """`grain` is the unique key; `partitions` are folders, of which the first is a UTC date; of the first `indexed` columns
+    Delta keeps the extremes of each file, which costs as much as writing the column."""
 
     name: str
     comment: str
     grain: tuple[str, ...]
     partitions: tuple[str, ...]
     columns: tuple[Column, ...]
+    indexed: int = 32
 
     @property
     def names(self) -> list[str]:
@@ -376,6 +378,7 @@ origin      string     logged (what a live system used), then (clicks as known a
         grain=("click_id", "origin"),
         partitions=("click_date", "origin"),
         columns=keys + columns,
+        indexed=2,  # nobody looks for clicks by their counters
     )
 
 

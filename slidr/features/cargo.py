@@ -61,12 +61,10 @@ def from_columns(batch: pa.RecordBatch, layout: Layout) -> Records:
 def packed(ids: pa.Array, records: Records, shares: NDArray[np.int64], buckets: Sequence[int]) -> pa.RecordBatch:
     """`bucket`, `rows`: one row for each share that has any rows, with all of them as bytes; `shares` are indexes of `buckets`."""
     order = np.argsort(shares.astype(np.min_scalar_type(len(buckets))), kind="stable")  # numpy sorts small numbers by counting
-    ids, records = ids.take(pa.array(order)), records[order]
+    ids, records = ids.take(pa.array(order)), _rows(records)[order]
     ends = np.cumsum(np.bincount(shares, minlength=len(buckets)))
     filled = [(bucket, first, end) for bucket, first, end in zip(buckets, [0, *ends[:-1]], ends, strict=True) if end > first]
-    cargo = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(records.dtype.itemsize), len(records), [None, pa.py_buffer(np.ascontiguousarray(records).view(np.uint8))]
-    )
+    cargo = pa.FixedSizeBinaryArray.from_buffers(pa.binary(records[:1].nbytes), len(records), [None, pa.py_buffer(records)])
     whole = pa.RecordBatch.from_arrays([ids, cargo], names=["click_id", "cargo"])
     rows = [whole.slice(first, end - first).serialize().to_pybytes() for _, first, end in filled]
     return pa.RecordBatch.from_arrays(
@@ -74,12 +72,18 @@ def packed(ids: pa.Array, records: Records, shares: NDArray[np.int64], buckets: 
     )
 
 
+def _rows(records: Records) -> NDArray[np.int32]:
+    """The records as rows of plain numbers: numpy moves those at a time, and records field by field."""
+    return np.ascontiguousarray(records).view(np.int32).reshape(len(records), -1)
+
+
 def unpacked(rows: pa.BinaryArray, layout: Layout) -> tuple[pa.Array, Records]:
     """Click ids and records of the rows that `packed` made."""
     schema = pa.schema([("click_id", pa.string()), ("cargo", pa.binary(layout.dtype.itemsize))])
     batches = [pa.ipc.read_record_batch(value.as_buffer(), schema) for value in rows]
-    records = [np.frombuffer(batch.column(1).buffers()[1], dtype=layout.dtype, count=batch.num_rows) for batch in batches]
-    return pa.concat_arrays([batch.column(0) for batch in batches]), np.concatenate(records)
+    size = layout.dtype.itemsize
+    records = [np.frombuffer(batch.column(1).buffers()[1], dtype=np.uint8, count=batch.num_rows * size) for batch in batches]
+    return pa.concat_arrays([batch.column(0) for batch in batches]), np.concatenate(records).view(layout.dtype)
 
 
 def moved(records: Records, layout: Layout) -> Records:
