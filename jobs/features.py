@@ -10,18 +10,21 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from slidr import plots
 from slidr.errors import InputError, NothingToDoError, UsageError
+from slidr.features import compare as comparing
 from slidr.features import counters
 from slidr.features.explain import columns_read, explained
 from slidr.features.spec import UNITS, FeatureSpec
 from slidr.options import OptionalFrom, OptionalTo, whole_days
-from slidr.run import Job, Outcome
+from slidr.run import Job, Outcome, folder
 from slidr.tables import CLICKS, Table, features_table
 
 Known = Annotated[str, typer.Option("--known", help="then: clicks as known at arrival; now: all clicks.")]
 AllowGaps = Annotated[bool, typer.Option("--allow-gaps", help="Days without any click are quiet days, not missing data.")]
 ExplainSpec = Annotated[bool, typer.Option("--explain-spec", help="Prints what the spec computes and reads; needs no window.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Prints which days would be computed, what each reads, and the bytes.")]
+Compare = Annotated[bool, typer.Option("--compare", help="Compares what a live system logged with what --known gives; writes nothing.")]
 BLOCK_DAYS = 28  # days of one commit: what a kill loses at most; each block reads the look-back before it once more
 
 
@@ -33,6 +36,7 @@ def features(
     allow_gaps: AllowGaps = False,
     explain_spec: ExplainSpec = False,
     explain: Explain = False,
+    compare: Compare = False,
 ) -> Outcome:
     """Computes the windowed counters of the clicks of whole UTC days, by the spec of the configuration."""
     spec = job.conf.spec
@@ -45,6 +49,8 @@ def features(
     days, origin = whole_days(start, end), "now" if known == "now" else "then"
     if explain:
         return tell_plan(job, spec, days, origin)
+    if compare:
+        return tell_consistency(job, spec, days, origin)
     written = build(job, spec, days, origin, allow_gaps=allow_gaps)
     summary = {"spec_id": spec.spec_id, "from": str(days[0]), "to": str(days[-1] + timedelta(days=1)), "written": written}
     return Outcome(summary, said=f"{written:,} feature rows of spec {summary['spec_id']} written for {summary['from']} to {summary['to']}.")
@@ -139,6 +145,32 @@ def tell_plan(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal[
     summary = {"spec_id": spec.spec_id, "blocks": rows, "days_done": len(days) - sum(row["days"] for row in rows)}
     said = f"{len(rows)} commits; {summary['days_done']} of {len(days)} days need nothing. Columns: {', '.join(columns_read(spec))}."
     return Outcome(summary, {"Would be computed": rows} if rows else {}, said)
+
+
+def tell_consistency(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> Outcome:
+    """Logged features beside those computed: equal cells and differences by feature, by hour, and the keys that differ most."""
+    table = features_table(spec)
+    nothing = NothingToDoError(
+        f"expected logged features and features as known {known} of the same clicks from {days[0]} to {days[-1]}, found none; "
+        f"ingest the logged ones, and run `slidr features --known {known}` for these days"
+    )
+    if not job.lake.exists(table):
+        raise nothing
+    logged, computed = stored(job, table, days, "logged"), stored(job, table, days, known)
+    both = comparing.side_by_side(computed, logged, spec).persist(StorageLevel.MEMORY_AND_DISK)
+    rows = comparing.differences(both, spec)
+    if not rows[0]["compared"]:
+        raise nothing
+    hours, keys = comparing.by_hour(both, spec), comparing.worst_keys(both, job.lake.read(CLICKS, days), spec)
+    both.unpersist()
+    picture = folder(job, "features") / f"consistency_{days[0]}_{days[-1]}.png"
+    plots.plot_consistency(rows, hours, picture)
+    shares = [{**row, "share_equal": row["equal"] / row["compared"]} for row in rows]
+    worst = sorted(hours, key=lambda hour: -hour["differing"] / hour["clicks"])[: comparing.WORST]
+    differing, clicks = sum(hour["differing"] for hour in hours), rows[0]["compared"]
+    summary = {"clicks": clicks, "differing": differing, "features": shares, "hours": hours, "keys": keys, "picture": str(picture)}
+    shown = {"Features": sorted(shares, key=lambda row: row["share_equal"]), "Hours that differ most": worst, "Keys that differ most": keys}
+    return Outcome(summary, shown, f"{differing:,} of {clicks:,} clicks differ in a feature. Picture: {picture}")
 
 
 def _block_plan(job: Job, spec: FeatureSpec, days: Sequence[date]) -> dict[str, Any]:

@@ -74,6 +74,24 @@ def plot_hours(
     _save(figure, path)
 
 
+def plot_consistency(features: Sequence[Mapping[str, object]], hours: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Two panels: the share of equal cells of each feature, worst on top; the share of clicks that differ, by hour (UTC)."""
+    rows = pd.DataFrame(features).assign(share=lambda frame: frame["equal"] / frame["compared"]).sort_values("share", ascending=False)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 0.6 + 0.2 * max(len(rows), 12)), layout="constrained")
+    left.barh(rows["feature"], rows["share"], color=CURVE)
+    left.set(title="Equal cells", xlabel="share of the clicks compared", xlim=(0, 1))
+    left.tick_params(axis="y", labelsize=8)
+    left.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    by_hour = pd.DataFrame(hours)
+    right.step(pd.to_datetime(by_hour["hour"]), by_hour["differing"] / by_hour["clicks"], where="post", color=CHOSEN)
+    right.xaxis.set_major_formatter(mdates.ConciseDateFormatter(right.xaxis.get_major_locator()))
+    right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    right.set(title="Clicks that differ in any feature", xlabel="hour of the click, UTC", ylim=(0, 1.02))
+    for axis in (left, right):
+        _tidy(axis)
+    _save(figure, path)
+
+
 def _without_bridges(hours: pd.Series, ivr: pd.Series) -> tuple[pd.DatetimeIndex, pd.Series]:
     """Every hour from the first to the end of the last, NaN where there is none, so that no line runs over missing hours."""
     every = pd.date_range(hours.min(), hours.max() + pd.Timedelta(hours=1), freq="h")

@@ -61,14 +61,14 @@ def from_columns(batch: pa.RecordBatch, layout: Layout) -> Records:
 def packed(ids: pa.Array, records: Records, shares: NDArray[np.int64], buckets: Sequence[int]) -> pa.RecordBatch:
     """`bucket`, `rows`: one row for each share that has any rows, with all of them as bytes; `shares` are indexes of `buckets`."""
     order = np.argsort(shares.astype(np.min_scalar_type(len(buckets))), kind="stable")  # numpy sorts small numbers by counting
-    ids, records = ids.take(pa.array(order)), _rows(records)[order]
+    ids, rows = ids.take(pa.array(order)), _rows(records)[order]
     ends = np.cumsum(np.bincount(shares, minlength=len(buckets)))
     filled = [(bucket, first, end) for bucket, first, end in zip(buckets, [0, *ends[:-1]], ends, strict=True) if end > first]
-    cargo = pa.FixedSizeBinaryArray.from_buffers(pa.binary(records[:1].nbytes), len(records), [None, pa.py_buffer(records)])
+    cargo = pa.FixedSizeBinaryArray.from_buffers(pa.binary(records.dtype.itemsize), len(records), [None, pa.py_buffer(rows)])
     whole = pa.RecordBatch.from_arrays([ids, cargo], names=["click_id", "cargo"])
-    rows = [whole.slice(first, end - first).serialize().to_pybytes() for _, first, end in filled]
+    parts = [whole.slice(first, end - first).serialize().to_pybytes() for _, first, end in filled]
     return pa.RecordBatch.from_arrays(
-        [pa.array([bucket for bucket, _, _ in filled], pa.int32()), pa.array(rows, pa.binary())], names=["bucket", "rows"]
+        [pa.array([bucket for bucket, _, _ in filled], pa.int32()), pa.array(parts, pa.binary())], names=["bucket", "rows"]
     )
 
 

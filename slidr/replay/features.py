@@ -58,25 +58,3 @@ def _refuse_missing_days(lake: Lake, clicks: DataFrame, days: list[date]) -> Non
         raise InputError(
             f"expected clicks of every day from {days[0]} to {days[-1]}, found none of {named}; ingest these days, then plan again"
         )
-
-
-def differences(new: DataFrame, stored: DataFrame, spec: FeatureSpec) -> list[dict[str, object]]:
-    """Per feature: clicks compared, how many are equal (NULL equals NULL), and the means. One pass; one entry per feature."""
-    names = [column.name for column in spec.columns]
-    old = stored.select("click_id", *[F.col(name).cast("double").alias(f"old_{name}") for name in names])
-    both = new.select("click_id", *[F.col(name).cast("double") for name in names]).join(old, on="click_id", how="inner")
-    sums = [F.count(F.lit(1)).alias("compared")]
-    for name in names:
-        sums.append(F.count_if(F.col(name).eqNullSafe(F.col(f"old_{name}"))).alias(f"equal_{name}"))
-        sums += [F.avg(f"old_{name}").alias(f"stored_{name}"), F.avg(name).alias(f"new_{name}")]
-    row = both.agg(*sums).collect()[0]
-    return [
-        {
-            "feature": name,
-            "compared": row["compared"],
-            "equal": row[f"equal_{name}"],
-            "mean_stored": row[f"stored_{name}"],
-            "mean_new": row[f"new_{name}"],
-        }
-        for name in names
-    ]

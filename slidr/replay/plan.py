@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from slidr.config import Config
 from slidr.errors import ConflictError, NothingToDoError
+from slidr.features import compare
 from slidr.guardrails import Check, check_replay, require
 from slidr.lake import Lake
 from slidr.replay import features as replay_features
@@ -181,7 +182,8 @@ def _differences(lake: Lake, plan_id: str, pinned: dict[str, Any], *, request: R
     new = lake.spark.read.schema(features_table(spec).schema).parquet(path)
     planned = planned_rows(lake, plan_id).select(F.col("click_id"))
     stored = replay_features.used(lake, request=request, spec=spec, commit=commit)
-    return replay_features.differences(new.join(planned, on="click_id", how="left_semi"), stored, spec)
+    planned_anew = new.join(planned, on="click_id", how="left_semi")
+    return compare.differences(compare.side_by_side(planned_anew, stored, spec), spec)
 
 
 def _plain(check: Check) -> dict[str, Any]:

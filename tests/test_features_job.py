@@ -1,0 +1,119 @@
+"""`slidr features`: what it would do, blocks that resume, late clicks, and the comparison with what a live system logged."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from slidr.jobs import features as job
+
+from slidr import config
+from slidr.features import counters
+from slidr.tables import CLICKS, Table, features_table
+from tests.commands import SMALL, World
+from tests.frames import at, click, clicks
+
+START = at("2026-03-01")
+WINDOW = ("--from", "2026-03-01", "--to", "2026-03-05")
+SPEC = config.load(config.shipped("local.yaml")).spec
+TABLE: Table = features_table(SPEC)
+DAYS, A_DAY = 4, 12
+
+
+@pytest.fixture
+def world(spark: SparkSession, tmp_path: Path) -> World:
+    """Four days of twelve clicks, two hours apart, of one address and three users."""
+    world = World(tmp_path, spark, SMALL)
+    made = [
+        click(f"c{n:02d}", START + timedelta(hours=2 * n), user_id=f"u{n % 3}", session_id=f"s{n // 4}", ip_key="192.0.2.1")
+        for n in range(DAYS * A_DAY)
+    ]
+    world.lake.append(clicks(spark, *made), CLICKS)
+    return world
+
+
+def cells(df: DataFrame) -> list[tuple]:
+    return sorted(tuple(row) for row in df.drop("origin").collect())
+
+
+def test_what_a_spec_computes_and_reads(world: World) -> None:
+    told = world.ok("features", "--explain-spec")
+    assert [feature["name"] for feature in told["features"]] == [column.name for column in SPEC.columns]
+    assert (told["spec_id"], told["look_back"]) == (SPEC.spec_id, 7 * 86_400)
+    assert {"user_id", "session_id", "ip_key", "user_agent"} < set(told["reads"])
+    assert sum(exchange["features"] for exchange in told["exchanges"]) == len(SPEC.columns) - 5  # time of click, logged in
+    assert "give --from and --to" in world.ok("features", code=2)["message"]
+
+
+def test_what_would_be_done_and_what_is_done(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "BLOCK_DAYS", 3)
+    before = world.ok("features", *WINDOW, "--explain")
+    assert [(block["from"], block["to"], block["reads from"]) for block in before["blocks"]] == [
+        ("2026-03-01", "2026-03-04", "2026-02-22"),
+        ("2026-03-04", "2026-03-05", "2026-02-25"),
+    ]
+    files = [path for path in Path(world.root, "lake", "clicks").rglob("*.parquet") if "_delta_log" not in str(path)]
+    assert [block["bytes of these files"] for block in before["blocks"]] == [
+        sum(f.stat().st_size for f in files if f.parent.name < "click_date=2026-03-04"),
+        sum(f.stat().st_size for f in files),
+    ]
+    assert not world.lake.exists(TABLE)
+    assert world.ok("features", *WINDOW)["written"] == DAYS * A_DAY
+    after = world.ok("features", *WINDOW, "--explain")
+    assert (after["blocks"], after["days_done"]) == ([], DAYS)
+
+
+def test_a_killed_run_goes_on_where_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "BLOCK_DAYS", 2)
+    build, calls = counters.build, []
+
+    def killed(*given: object, **named: object) -> DataFrame:
+        calls.append(named)
+        if len(calls) == 2:
+            raise RuntimeError("killed")
+        return build(*given, **named)
+
+    monkeypatch.setattr(counters, "build", killed)
+    world.ok("features", *WINDOW, code=1)
+    first = world.lake.version(TABLE)
+    assert world.ok("features", *WINDOW)["written"] == 2 * A_DAY
+    assert world.lake.version(TABLE) == first + 1
+    whole = build(
+        world.lake.read(CLICKS), spec=SPEC, start=START.date(), end=at("2026-03-05").date(), known="then", zones={"US": "America/New_York"}
+    )
+    assert cells(world.lake.read(TABLE)) == cells(whole)
+    assert world.ok("features", *WINDOW)["written"] == 0
+    assert world.lake.version(TABLE) == first + 1
+
+
+def test_a_late_click_gets_its_row_and_changes_no_other(world: World, spark: SparkSession) -> None:
+    world.ok("features", *WINDOW)
+    before = cells(world.lake.read(TABLE))
+    late = click("late", START + timedelta(hours=3), arrival_time=START + timedelta(days=3), ip_key="192.0.2.1", user_id="u0")
+    world.lake.append(clicks(spark, late), CLICKS)
+    assert [block["from"] for block in world.ok("features", *WINDOW, "--explain")["blocks"]] == ["2026-03-01"]
+    assert world.ok("features", *WINDOW)["written"] == 1
+    assert cells(world.lake.read(TABLE).where("click_id != 'late'")) == before
+    assert world.ok("features", *WINDOW, "--known", "now")["written"] == DAYS * A_DAY + 1
+    now = world.lake.read(TABLE).where("origin = 'now' and click_id = 'c03'").collect()[0]
+    assert (now["ip_clicks_6h"], now["user_clicks_6h"]) == (4, 2)  # the late click is known now
+
+
+def test_logged_features_beside_those_computed(world: World) -> None:
+    world.ok("features", *WINDOW, "--compare", code=9)
+    world.ok("features", *WINDOW)
+    wrong = F.hour("click_time") == 6
+    damaged = world.lake.read(TABLE).withColumns(
+        {"origin": F.lit("logged"), "ip_clicks_24h": F.when(wrong, F.col("ip_clicks_24h") + 5).otherwise(F.col("ip_clicks_24h"))}
+    )
+    world.lake.append(damaged, TABLE)
+    told = world.ok("features", *WINDOW, "--compare")
+    by_name = {row["feature"]: row for row in told["features"]}
+    assert (told["clicks"], told["differing"]) == (DAYS * A_DAY, DAYS)
+    assert (by_name["ip_clicks_24h"]["share_equal"], by_name["ip_clicks_24h"]["max"]) == (pytest.approx(11 / 12), 5)
+    assert {row["share_equal"] for name, row in by_name.items() if name != "ip_clicks_24h"} == {1.0}
+    assert {hour["hour"][11:13] for hour in told["hours"] if hour["differing"]} == {"06"}
+    assert told["keys"] == [{"entity": "ip", "differing": DAYS, "one of its clicks": "c03"}]
+    assert "192.0.2.1" not in str(told)
+    assert Path(told["picture"]).stat().st_size > 10_000
