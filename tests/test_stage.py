@@ -79,7 +79,7 @@ def test_every_cell_equals_the_naive_count(monkeypatch: pytest.MonkeyPatch, know
 
 def test_files_are_gone_afterwards(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     monkeypatch.setattr(stores, "IN_MEMORY", 10)
-    monkeypatch.setattr(stores.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", f"{tmp_path},/elsewhere")
     assert run(made(seed=12, size=50), "now")
     assert not list(tmp_path.iterdir())  # type: ignore[attr-defined]
 

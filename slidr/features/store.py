@@ -3,6 +3,7 @@
 Columns are then read one at a time, so that a task with one giant key holds some columns of it, never its rows.
 """
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -39,7 +40,9 @@ class Store:
         self.rows += len(records)
         self._sizes.append(len(records))
         if self._folder is None and self.rows > IN_MEMORY:
-            self._folder = tempfile.TemporaryDirectory(prefix="slidr-")
+            # Spark's own folder, where there is one: it goes with the application, even if this process is killed.
+            local = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0] or None
+            self._folder = tempfile.TemporaryDirectory(prefix="slidr-", dir=local)
             for number, part in enumerate(self._parts):
                 self._write(number, part)
             self._parts = []
