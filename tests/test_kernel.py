@@ -1,5 +1,7 @@
 """The kernel against every pair of clicks, on random events made of ties, NULLs and window edges."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,11 +32,30 @@ EVENT = st.tuples(
 )
 
 
+@dataclass
+class Arrays:
+    """Clicks in arrays; columns by name."""
+
+    columns: dict[str, kernel.Values]
+    times: np.ndarray
+    arrivals: np.ndarray | None = None
+
+    def values(self, name: str) -> kernel.Values:
+        return self.columns[name]
+
+    def time(self) -> np.ndarray:
+        return self.times
+
+    def arrival(self) -> np.ndarray:
+        assert self.arrivals is not None
+        return self.arrivals
+
+
 def run(events: list[tuple], known: str) -> list[dict[str, float | None]]:
     ip, user, time, delay = zip(*events, strict=True)
     time = np.array(time, dtype=np.int64)
-    arrival = time + np.array(delay, dtype=np.int64)
-    results = dict(kernel.count(codes(ip), time, SPEC.counters, {"user_id": codes(user)}, arrival if known == "then" else None))
+    clicks = Arrays({"ip": codes(ip), "user_id": codes(user)}, time, time + np.array(delay, dtype=np.int64))
+    results = dict(kernel.count(clicks, "ip", SPEC.counters, then=known == "then"))
     return [{name: float(r.value[i]) if r.known[i] else None for name, r in results.items()} for i in range(len(events))]
 
 
@@ -71,6 +92,6 @@ def test_a_giant_key_costs_what_its_clicks_cost() -> None:
     rows = 1_000_000
     time = np.sort(np.random.default_rng(2).integers(0, micros("7d"), rows)).astype(np.int64)
     one_key = kernel.Values("code", np.ones(rows, dtype=np.int64), np.ones(rows, dtype=np.int32))
-    result = dict(kernel.count(one_key, time, SPEC.counters, {"user_id": one_key}))
+    result = dict(kernel.count(Arrays({"ip": one_key, "user_id": one_key}, time), "ip", SPEC.counters, then=False))
     assert result["ip_clicks_1h"].value[-1] == np.sum((time >= time[-1] - micros("1h")) & (time < time[-1]))
     assert result["ip_users_1h"].value.max() == 1

@@ -9,9 +9,9 @@ distinct count is a sum of intervals: cost is linear in the clicks after the sor
 are made one at a time; memory is about 50 bytes a click beside the arrays given.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -42,15 +42,30 @@ class Values:
     def known(self) -> Bools:
         return self.check != 0
 
-    def numbered(self, rows: NDArray[Any]) -> tuple[Ints, int]:
-        """Small numbers instead of the codes of these rows, and how many there are. Raises ValueError where codes collide."""
-        number, codes = pd.factorize(self.code[rows])
-        check = self.check[rows]
+    def numbered(self) -> tuple[Ints, int]:
+        """Small numbers instead of the codes, and how many there are. Raises ValueError where codes collide."""
+        number, codes = pd.factorize(self.code)
         expected = np.empty(len(codes), dtype=np.int32)
-        expected[number] = check
-        if not np.array_equal(expected[number], check):
+        expected[number] = self.check
+        if not np.array_equal(expected[number], self.check):
             raise ValueError(COLLISION.format(name=self.name))
         return number, len(codes)
+
+    def of(self, rows: NDArray[Any]) -> "Values":
+        return Values(self.name, self.code[rows], self.check[rows])
+
+
+class Clicks(Protocol):
+    """Where the kernel reads the clicks; a column at a time, since all of a giant key would not fit the memory."""
+
+    def values(self, name: str) -> Values:
+        """The key or the values of that name."""
+
+    def time(self) -> Ints:
+        """Click times in microseconds."""
+
+    def arrival(self) -> Ints:
+        """Arrival times in microseconds."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +80,20 @@ class Result:
 class _Line:
     """Clicks of some whole keys in the order of (key, time), one after the other on a single axis.
 
-    By position: `row` is the input row; `axis` its place; `end` the first position of the same instant; `after` the first
-    position of a later instant; `gap` is what `axis` advanced since the instant before. `late` knows arrivals, if asked for.
+    By position: `row` is the input row; `axis` its place; `end` the first position of the same instant. `late` knows
+    arrivals, if asked for.
     """
 
     row: Positions
     axis: Ints
     end: Positions
-    after: Positions
     late: Late | None
+
+    def after(self) -> Positions:
+        """For each position the first one of a later instant."""
+        following = np.full(len(self.end), len(self.end), dtype=np.int32)
+        following[:-1][self.end[1:] > self.end[:-1]] = self.end[1:][self.end[1:] > self.end[:-1]]
+        return np.minimum.accumulate(following[::-1])[::-1]
 
     def start(self, window: int) -> Positions:
         """First position whose click is at most `window` microseconds before the click of each position."""
@@ -87,24 +107,28 @@ class _Line:
 
     def leaving(self, start: Positions) -> Positions:
         """For each position the first one whose window, beginning at `start`, no longer holds it."""
-        return np.cumsum(np.bincount(start, minlength=len(start)), dtype=np.int32)
+        return np.cumsum(_counted(start, len(start)), dtype=np.int32)
 
 
-def count(
-    key: Values, time: Ints, counters: Sequence[Counter], distinct: Mapping[str, Values], arrival: Ints | None = None
-) -> Iterator[tuple[str, Result]]:
-    """(name, feature) of one entity, one after the other; rows are in the order of the input.
+def _counted(positions: Positions, rows: int) -> NDArray[np.int32]:
+    """How often each of `rows` positions occurs."""
+    counts = np.zeros(rows, dtype=np.int32)
+    for part in _chunks(len(positions)):
+        low = int(positions[part].min())
+        found = np.bincount(positions[part] - low)
+        counts[low : low + len(found)] += found.astype(np.int32)
+    return counts
 
-    `distinct` holds the codes of every column that a counter counts distinct values of. With `arrival`, a click
-    counts only what had arrived by its own arrival (`then`); without, everything (`now`).
+
+def count(clicks: Clicks, key: str, counters: Sequence[Counter], *, then: bool) -> Iterator[tuple[str, Result]]:
+    """(name, feature) of the entity whose key is called `key`, one after the other; rows are in the order of the input.
+
+    With `then`, a click counts only what had arrived by its own arrival; without, everything.
     """
     longest = max(micros(w) for c in counters for w in c.windows)
-    known = key.known
-    lines = list(_lines(key, time, longest, arrival))
-    del key, time, arrival
+    known, lines = _lines(clicks, key, longest, then)
     for counter in counters:
-        values = distinct[counter.distinct] if counter.distinct else None
-        makers = [_maker(line, counter, values) for line in lines]
+        makers = [_maker(line, counter, clicks) for line in lines]
         for window in counter.windows:
             result = _empty(counter, known)
             for line, maker in zip(lines, makers, strict=True):
@@ -118,49 +142,49 @@ def _empty(counter: Counter, known: Bools) -> Result:
     return Result(np.zeros(len(known), dtype=np.int32), known)
 
 
-def _lines(key: Values, time: Ints, longest: int, arrival: Ints | None) -> Iterator[_Line]:
-    rows = np.flatnonzero(key.known).astype(np.int32)
+def _lines(clicks: Clicks, key: str, longest: int, then: bool) -> tuple[Bools, list[_Line]]:
+    """Which rows have the key, and these rows in lines."""
+    values = clicks.values(key)
+    known = values.known
+    rows = np.flatnonzero(known).astype(np.int32)
+    code, keys = (values if len(rows) == len(known) else values.of(rows)).numbered()
+    del values
     if len(rows) == 0:
-        return
-    code, keys = key.numbered(rows)
-    start = int(time[rows].min())
-    reach = int(time[rows].max()) - start + longest + 1
+        return known, []
+    time = clicks.time()
+    time = time if len(rows) == len(time) else time[rows]
+    time = time - time.min()
+    reach = int(time.max()) + longest + 1
     # The axis must fit an int64: many keys over a long span go in several lines of keys.
     keys_per_line = max(1, AXIS_LIMIT // reach)
-    for first in range(0, keys, keys_per_line):
-        if keys > keys_per_line:
-            part = np.flatnonzero((code >= first) & (code < first + keys_per_line))
-            yield _line(rows[part], code[part] - first, time, start, reach, arrival)
-        else:
-            yield _line(rows, code, time, start, reach, arrival)
+    if keys <= keys_per_line:
+        code *= reach
+        code += time
+        del time
+        return known, [_line(rows, code, reach, clicks, then)]
+    parts = [np.flatnonzero(code // keys_per_line == number) for number in range(-(-keys // keys_per_line))]
+    return known, [_line(rows[part], code[part] % keys_per_line * reach + time[part], reach, clicks, then) for part in parts]
 
 
-def _line(rows: Positions, code: Ints, time: Ints, start: int, reach: int, arrival: Ints | None) -> _Line:
-    tau = code * reach
-    tau += time[rows]
-    tau -= start
+def _line(rows: Positions, tau: Ints, reach: int, clicks: Clicks, then: bool) -> _Line:
+    """`tau` is each row's place on the axis; a key has the places of one multiple of `reach`."""
     order = np.argsort(tau).astype(np.int32)
     axis, row = tau[order], rows[order]
-    del tau
-    positions = np.arange(len(axis), dtype=np.int32)
+    del tau, order
     is_new = np.ones(len(axis), dtype=bool)
     is_new[1:] = axis[1:] != axis[:-1]
-    end = np.maximum.accumulate(np.where(is_new, positions, np.int32(0)))
-    following = np.full(len(axis), len(axis), dtype=np.int32)
-    following[:-1][is_new[1:]] = positions[1:][is_new[1:]]
-    after = np.minimum.accumulate(following[::-1])[::-1]
-    late = None if arrival is None else Late.of(code[order], arrival[row])
-    return _Line(row, axis, end, after, late)
+    end = np.maximum.accumulate(np.where(is_new, np.arange(len(axis), dtype=np.int32), np.int32(0)))
+    return _Line(row, axis, end, Late.of(axis // reach, clicks.arrival()[row]) if then else None)
 
 
 def _chunks(rows: int) -> Iterator[slice]:
     return (slice(first, min(first + CHUNK, rows)) for first in range(0, rows, CHUNK))
 
 
-def _maker(line: _Line, counter: Counter, values: Values | None) -> "_Clicks | _SincePrevious | _Distinct":
+def _maker(line: _Line, counter: Counter, clicks: Clicks) -> "_Clicks | _SincePrevious | _Distinct":
     if counter.measure == "since_prev":
         return _SincePrevious()
-    return _Clicks.of(line) if values is None else _Distinct.of(line, values)
+    return _Clicks.of(line) if counter.distinct is None else _Distinct.of(line, clicks, counter.distinct)
 
 
 @dataclass(frozen=True)
@@ -171,7 +195,7 @@ class _Clicks:
 
     @classmethod
     def of(cls, line: _Line) -> "_Clicks":
-        return cls(line.late.missing([(line.after, line.late.rank, 1)]) if line.late else None)
+        return cls(line.late.missing([(line.after(), line.late.rank, 1)]) if line.late else None)
 
     def into(self, result: Result, line: _Line, window: int) -> None:
         start = line.start(window)
@@ -206,54 +230,61 @@ class _Distinct:
     pairs differ by what had arrived.
     """
 
-    position: Positions
+    known: Positions  # positions of clicks with a value
     first: Positions
     again: Positions
-    pairs: Pairs | None
+    pairs: Pairs | None  # by number among the known
     missing: NDArray[Any] | None  # of windows of any length
 
     @classmethod
-    def of(cls, line: _Line, values: Values) -> "_Distinct":
-        position, same = _occurrences(line, values)
-        first = line.after[position]
-        again = np.full(len(position), len(line.axis), dtype=np.int32)
-        again[:-1][same] = first[1:][same]
-        if line.late is None or len(position) == 0:
-            return cls(position, first, again, None, None)
-        rank = line.late.rank[position]
-        pairs = Pairs.of(same, rank)
-        seen, parted = _pair_events(pairs, first[pairs.later], pairs.parts)
-        return cls(position, first, again, pairs, line.late.missing([(first, rank, 1), (*seen, -1), (*parted, 1)]))
+    def of(cls, line: _Line, clicks: Clicks, name: str) -> "_Distinct":
+        known, order, same = _occurrences(line, clicks.values(name))
+        first = line.after()
+        first = first if len(known) == len(first) else first[known]
+        again = np.full(len(known), len(line.axis), dtype=np.int32)
+        again[order[:-1][same]] = first[order[1:][same]]
+        if line.late is None or len(known) == 0:
+            return cls(known, first, again, None, None)
+        rank = line.late.rank[known]
+        pairs = Pairs.of(same, rank[order]).renumbered(order)
+        seen, parted = _pair_events(pairs, first[pairs.later])
+        return cls(known, first, again, pairs, line.late.missing([(first, rank, 1), (*seen, -1), (*parted, 1)]))
 
     def into(self, result: Result, line: _Line, window: int) -> None:
-        leaving = line.leaving(line.start(window))[self.position]
-        gone = np.maximum(np.minimum(self.again, leaving), self.first)
+        leaving = line.leaving(line.start(window))
+        leaving = leaving if len(self.known) == len(leaving) else leaving[self.known]
+        gone = np.minimum(self.again, leaving)
+        np.maximum(gone, self.first, out=gone)
         rows = len(line.axis) + 1
-        steps = np.bincount(self.first, minlength=rows) - np.bincount(gone, minlength=rows)
+        steps = _counted(self.first, rows)
+        steps -= _counted(gone, rows)
         value = np.cumsum(steps, dtype=np.int32)[:-1]
         if line.late is not None and self.pairs is not None and self.missing is not None:
             value -= self.missing
             gone = np.maximum(leaving[self.pairs.earlier], self.first[self.pairs.later])
-            seen, parted = _pair_events(self.pairs, gone, self.pairs.parts)
-            value += line.late.missing([(leaving, line.late.rank[self.position], 1), (*seen, -1), (*parted, 1)])
+            seen, parted = _pair_events(self.pairs, gone)
+            value += line.late.missing([(leaving, line.late.rank[self.known], 1), (*seen, -1), (*parted, 1)])
         result.value[line.row] = value
 
 
-def _pair_events(pairs: Pairs, at: Positions, parts: Bools) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _pair_events(pairs: Pairs, at: Positions) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     """(positions, ranks) of the pairs as they are seen, and of those that something parts."""
-    return (at, pairs.seen), (at[parts], pairs.parted[parts])
+    return (at, pairs.seen), (at[pairs.parts], pairs.parted[pairs.parts])
 
 
-def _occurrences(line: _Line, values: Values) -> tuple[Positions, Bools]:
-    """Positions of known values, by value and position; and whether each has the value of the next.
+def _occurrences(line: _Line, values: Values) -> tuple[Positions, Positions, Bools]:
+    """Positions of known values, in order; their numbers by value and position; and whether each of those has the value of
+    the next.
 
     Occurrences in different keys may follow each other: no window holds both.
     """
-    known = values.known[line.row]
-    position = np.flatnonzero(known)
-    code = values.numbered(line.row[position])[0]
-    bits = len(line.axis).bit_length()
-    mixed = (code << bits) | position
+    known = np.flatnonzero(values.known[line.row]).astype(np.int32)
+    mixed = values.of(line.row[known]).numbered()[0]
+    del values
+    bits = len(mixed).bit_length()
+    mixed <<= bits
+    mixed |= np.arange(len(mixed), dtype=np.int32)
     mixed.sort()
-    position = (mixed & ((1 << bits) - 1)).astype(np.int32)
-    return position, (mixed[1:] >> bits) == (mixed[:-1] >> bits)
+    order = (mixed & ((1 << bits) - 1)).astype(np.int32)
+    mixed >>= bits
+    return known, order, mixed[1:] == mixed[:-1]

@@ -10,7 +10,7 @@ Cost: (events + positions that miss something) x log^2.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,10 @@ class Pairs:
         first, second = np.concatenate((earlier[0], later[0])), np.concatenate((earlier[1], later[1]))
         parted = tree.smallest(first + 1, second) - group[first] * (int(rank.max(initial=0)) + 1)
         return cls(first, second, np.maximum(rank[first], rank[second]), second > first + 1, parted)
+
+    def renumbered(self, order: Array) -> "Pairs":
+        """The same pairs by the numbers in `order`."""
+        return replace(self, earlier=order[self.earlier], later=order[self.later])
 
 
 def _not_later_before(lifted: Array, same: NDArray[np.bool_], group: Array, tree: Minima) -> tuple[Array, Array]:

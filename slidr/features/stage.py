@@ -74,14 +74,8 @@ class Stage:
             return
         for entity in dict.fromkeys(counter.entity for counter in self.counters):
             wanted = [counter for counter in self.counters if counter.entity == entity]
-            counted = kernel.count(
-                _values(store, name_of(self.spec.key_columns(entity))),
-                store.field("time"),
-                wanted,
-                _Distinct(store, tuple(counter.distinct for counter in wanted if counter.distinct)),
-                store.field("arrival") if self.layout.arrival else None,
-            )
-            for name, result in counted:
+            key = name_of(self.spec.key_columns(entity))
+            for name, result in kernel.count(_Stored(store), key, wanted, then=self.layout.arrival):
                 yield name, coded(result)
 
     def _onward(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray], layout: Layout) -> pa.RecordBatch:
@@ -107,25 +101,20 @@ class Stage:
         return pa.table(arrays)
 
 
-def _values(store: Store, name: str) -> kernel.Values:
-    return kernel.Values(name, store.field(f"hash_{name}"), store.field(f"check_{name}"))
-
-
 @dataclass(frozen=True)
-class _Distinct(Mapping[str, kernel.Values]):
-    """The values of a column that is counted, read when they are needed."""
+class _Stored:
+    """Clicks for the kernel, from a store."""
 
     store: Store
-    names: tuple[str, ...]
 
-    def __getitem__(self, name: str) -> kernel.Values:
-        return _values(self.store, name_of([name]))
+    def values(self, name: str) -> kernel.Values:
+        return kernel.Values(name, self.store.field(f"hash_{name}"), self.store.field(f"check_{name}"))
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
+    def time(self) -> NDArray[np.int64]:
+        return self.store.field("time")
 
-    def __len__(self) -> int:
-        return len(self.names)
+    def arrival(self) -> NDArray[np.int64]:
+        return self.store.field("arrival")
 
 
 def _time_of_click(records: Records) -> dict[str, NDArray]:

@@ -25,6 +25,7 @@ from slidr.lake import Lake
 from slidr.tables import CLICKS, features_table
 from tests.bench.clicks import DAYS, fill, write_parquet
 from tests.bench.measure import Cost, side_by_side
+from tests.test_kernel import Arrays
 
 WINDOWS = ("1m", "10m", "1h", "6h", "24h", "7d")
 SIX = FeatureSpec.from_dict(
@@ -56,8 +57,8 @@ def six_in_kernel(path: Path) -> list[int]:
     """No Spark: Parquet by pyarrow, one process."""
     table = pq.read_table(path, columns=["t", "ip_key"])
     code = table["ip_key"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    key = kernel.Values("ip", code, np.ones(len(code), dtype=np.int32))
-    return [int(result.value.sum(dtype=np.int64)) for _, result in kernel.count(key, table["t"].to_numpy(), SIX.counters, {})]
+    clicks = Arrays({"ip": kernel.Values("ip", code, np.ones(len(code), dtype=np.int32))}, table["t"].to_numpy())
+    return [int(result.value.sum(dtype=np.int64)) for _, result in kernel.count(clicks, "ip", SIX.counters, then=False)]
 
 
 def six_in_duckdb(path: Path) -> list[int]:
