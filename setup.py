@@ -35,6 +35,7 @@ TEST = [
     "mypy>=1.15,<3",
     "types-PyYAML",
 ]
+BENCH = ["polars>=1.8", "psutil>=5.9", "duckdb>=1.1", "dbl-tempo==0.1.30", "ipython>=8"]  # tests/bench beside other engines
 
 setup(
     name="slidr",
@@ -48,6 +49,6 @@ setup(
     package_dir={"slidr": "slidr", "slidr.conf": "conf", "slidr.jobs": "jobs"},
     package_data={"slidr.conf": ["*.yaml"], "slidr.conf.sources": ["*.yaml"], "slidr": ["**/*.html.j2", "**/*.json", "simulator/LICENSE*"]},
     install_requires=BASE,
-    extras_require={"train": TRAIN, "test": TEST},
+    extras_require={"train": TRAIN, "test": TEST, "bench": BENCH},
     entry_points={"console_scripts": ["slidr = slidr.cli:main"]},
 )
