@@ -11,10 +11,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr import plots
+from slidr.days import days_between
 from slidr.errors import InputError, NothingToDoError, UsageError
 from slidr.features import compare as comparing
 from slidr.features import counters
 from slidr.features.explain import columns_read, explained
+from slidr.features.repair import changed_days, late_clicks
 from slidr.features.spec import UNITS, FeatureSpec
 from slidr.options import OptionalFrom, OptionalTo, whole_days
 from slidr.run import Job, Outcome, folder
@@ -25,6 +27,7 @@ AllowGaps = Annotated[bool, typer.Option("--allow-gaps", help="Days without any 
 ExplainSpec = Annotated[bool, typer.Option("--explain-spec", help="Prints what the spec computes and reads; needs no window.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Prints which days would be computed, what each reads, and the bytes.")]
 Compare = Annotated[bool, typer.Option("--compare", help="Compares what a live system logged with what --known gives; writes nothing.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Rewrites the days of origin now that late clicks of these days change.")]
 BLOCK_DAYS = 28  # days of one commit: what a kill loses at most; each block reads the look-back before it once more
 
 
@@ -37,6 +40,7 @@ def features(
     explain_spec: ExplainSpec = False,
     explain: Explain = False,
     compare: Compare = False,
+    repair: Repair = False,
 ) -> Outcome:
     """Computes the windowed counters of the clicks of whole UTC days, by the spec of the configuration."""
     spec = job.conf.spec
@@ -51,6 +55,8 @@ def features(
         return tell_plan(job, spec, days, origin)
     if compare:
         return tell_consistency(job, spec, days, origin)
+    if repair:
+        return rewrite_changed(job, spec, days)
     written = build(job, spec, days, origin, allow_gaps=allow_gaps)
     summary = {"spec_id": spec.spec_id, "from": str(days[0]), "to": str(days[-1] + timedelta(days=1)), "written": written}
     return Outcome(summary, said=f"{written:,} feature rows of spec {summary['spec_id']} written for {summary['from']} to {summary['to']}.")
@@ -112,8 +118,12 @@ def blocks(days: Sequence[date]) -> list[list[date]]:
 
 def look_back(spec: FeatureSpec, days: Sequence[date]) -> list[date]:
     """The days, and those before them that the longest window reaches into."""
-    reach = -(-spec.longest_window // UNITS["d"])
-    return [days[0] - timedelta(days=back) for back in range(reach, 0, -1)] + list(days)
+    return [days[0] - timedelta(days=back) for back in range(reach_days(spec), 0, -1)] + list(days)
+
+
+def reach_days(spec: FeatureSpec) -> int:
+    """Days that the longest window reaches over, rounded up."""
+    return -(-spec.longest_window // UNITS["d"])
 
 
 def require_days(job: Job, read: Sequence[date], days: Sequence[date], *, allow_gaps: bool) -> None:
@@ -171,6 +181,22 @@ def tell_consistency(job: Job, spec: FeatureSpec, days: Sequence[date], known: L
     summary = {"clicks": clicks, "differing": differing, "features": shares, "hours": hours, "keys": keys, "picture": str(picture)}
     shown = {"Features": sorted(shares, key=lambda row: row["share_equal"]), "Hours that differ most": worst, "Keys that differ most": keys}
     return Outcome(summary, shown, f"{differing:,} of {clicks:,} clicks differ in a feature. Picture: {picture}")
+
+
+def rewrite_changed(job: Job, spec: FeatureSpec, days: Sequence[date]) -> Outcome:
+    """Finds the clicks that came to these days after their features of origin now, and rewrites the days that count them."""
+    table = features_table(spec)
+    ahead = days_between(days[0], days[-1] + timedelta(days=1 + reach_days(spec)))
+    clicks, built = job.lake.read(CLICKS, ahead), stored(job, table, ahead, "now")
+    late = late_clicks(job.lake.read(CLICKS, days), built.where(F.col("click_date").isin(list(days)))).persist()
+    built_days = {row[0] for row in built.select("click_date").distinct().collect()}  # one row a day
+    changed = [day for day in changed_days(late, clicks, spec) if day in built_days]
+    found = late.count()
+    late.unpersist()
+    for block in blocks(changed):
+        build_block(job, spec, block, "now")
+    summary = {"late_clicks": found, "days": [str(day) for day in changed]}
+    return Outcome(summary, said=f"{found:,} late clicks; {len(changed)} days rewritten: {', '.join(summary['days']) or 'none'}.")
 
 
 def _block_plan(job: Job, spec: FeatureSpec, days: Sequence[date]) -> dict[str, Any]:

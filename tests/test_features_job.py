@@ -100,6 +100,24 @@ def test_a_late_click_gets_its_row_and_changes_no_other(world: World, spark: Spa
     assert (now["ip_clicks_6h"], now["user_clicks_6h"]) == (4, 2)  # the late click is known now
 
 
+def test_repair_rewrites_the_days_that_late_clicks_change(world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = [click(f"far{n}", START + timedelta(days=10 + n), user_id="u0", ip_key="198.51.100.7") for n in range(2)]
+    world.lake.append(clicks(spark, *far), CLICKS)
+    window = ("--from", "2026-03-01", "--to", "2026-03-13")
+    world.ok("features", *window, "--known", "now", "--allow-gaps")
+    before = world.lake.version(TABLE)
+    assert world.ok("features", *window, "--repair")["days"] == []
+    assert world.lake.version(TABLE) == before
+    # Its address clicks until 4 March; its user on 11 March too, 7 days and 20 hours later: out of every window.
+    late = click("late", at("2026-03-03 04:00:00"), arrival_time=at("2026-03-12"), user_id="u0", session_id="late", ip_key="192.0.2.1")
+    world.lake.append(clicks(spark, late), CLICKS)
+    told = world.ok("features", "--from", "2026-03-03", "--to", "2026-03-04", "--repair")
+    assert (told["late_clicks"], told["days"]) == (1, ["2026-03-03", "2026-03-04"])
+    repaired = cells(world.lake.read(TABLE))
+    world.ok("features", *window, "--known", "now", "--allow-gaps")
+    assert repaired == cells(world.lake.read(TABLE))
+
+
 def test_logged_features_beside_those_computed(world: World) -> None:
     world.ok("features", *WINDOW, "--compare", code=9)
     world.ok("features", *WINDOW)
