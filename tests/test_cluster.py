@@ -131,6 +131,6 @@ def test_every_job_by_spark_submit(tmp_path: Path) -> None:
     assert decided > 0
     assert run("monitor", "--from", "2025-03-20", "--to", "2025-03-21")["verdict"] in ("ok", "deviating", "too_few")
     plan = run("replay", "plan", "--from", "2025-03-20", "--to", "2025-03-21", "--allow-charges")
-    assert (plan["counts"]["clicks"], plan["money"]["directions"]) == (decided, {})
+    assert (plan["counts"]["clicks"], plan["money"]["directions"]) == (decided, [])
     assert run("replay", "apply", plan["plan_id"])["corrections"] == 0
     assert run("daily", "--date", "2025-03-20")["decisions"] == 0
