@@ -5,6 +5,7 @@ do not collide and readers prune.
 """
 
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -34,6 +35,8 @@ CONFLICTS = (
     "ProtocolChanged",
     "DELTA_CONCURRENT",
 )
+NO_TABLE_YET = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_MISSING_DELTA_TABLE", "DELTA_TABLE_NOT_FOUND")
+APPEARS_WITHIN = 10  # seconds that another writer may take between the folder of a new table and its first commit
 BROADCAST_KEYS = 200_000
 RECENT_COMMITS = 20  # more than other writers commit between a commit of ours and the look at it
 
@@ -72,9 +75,19 @@ class Lake:
         try:
             builder.partitionedBy(*table.partitions).execute()
         except Exception as error:
-            # Whoever made it at the same time made the same.
-            if not (_is_conflict(error) and self.exists(table)):
+            # Whoever makes it at the same time makes the same; the folder is there before the table is.
+            if not (_is_conflict(error) or any(name in str(error) for name in NO_TABLE_YET)):
                 raise
+            if not self._appears(table):
+                raise InputError(f"expected an empty place for the table {table.name} in {self.root}, found other files there; move them away") from error
+
+    def _appears(self, table: Table) -> bool:
+        """Whether the table is there, or is within a few seconds."""
+        for _ in range(APPEARS_WITHIN * 10):
+            if self.exists(table):
+                return True
+            time.sleep(0.1)
+        return False
 
     def delta(self, table: Table) -> DeltaTable:
         if not self.exists(table):

@@ -1,8 +1,10 @@
 """The lake under two writers: a table made twice at once, rows inserted by another writer in the middle of an insert."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pyspark.sql import DataFrame
@@ -24,9 +26,27 @@ def ids(lake: Lake) -> list[str]:
     return sorted(row[0] for row in lake.read(CLICKS).select("click_id").collect())
 
 
-def test_a_table_made_twice_at_once_is_made_once(lake: Lake) -> None:
+@pytest.mark.parametrize("round_", range(4))
+def test_a_table_made_twice_at_once_is_made_once(lake: Lake, round_: int) -> None:
     with ThreadPoolExecutor(max_workers=4) as pool:
         list(pool.map(lambda _: lake.create(RUNS), range(4)))
+    assert lake.version(RUNS) == 0
+
+
+def test_a_table_whose_folder_is_there_before_it(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the loser of a race sees: files, and then the table. Without the table they are somebody else's files."""
+    monkeypatch.setattr("slidr.lake.APPEARS_WITHIN", 2)
+    Lake(lake.spark, str(tmp_path / "other")).create(RUNS)
+    place = Path(lake.path(RUNS))
+    place.mkdir(parents=True)
+    (place / "0.parquet").touch()
+    with pytest.raises(InputError, match="found other files there"):
+        lake.create(RUNS)
+    log = tmp_path / "other" / "runs" / "_delta_log"
+    late = threading.Timer(1.0, lambda: shutil.copytree(log, place / "_delta_log"))
+    late.start()
+    lake.create(RUNS)
+    late.join()
     assert lake.version(RUNS) == 0
 
 
