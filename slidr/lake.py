@@ -79,7 +79,9 @@ class Lake:
             if not (_is_conflict(error) or any(name in str(error) for name in NO_TABLE_YET)):
                 raise
             if not self._appears(table):
-                raise InputError(f"expected an empty place for the table {table.name} in {self.root}, found other files there; move them away") from error
+                raise InputError(
+                    f"expected an empty place for the table {table.name} in {self.root}, found other files there; move them away"
+                ) from error
 
     def _appears(self, table: Table) -> bool:
         """Whether the table is there, or is within a few seconds."""
