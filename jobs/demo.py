@@ -87,7 +87,7 @@ def at_home(job: Job, folder: Path) -> Job:
     """The job with everything, its own record too, kept in the demo's folder; the configuration is written there for the
     commands that come after."""
     content = job.conf.model_dump(mode="json")
-    content["lake"] = {"root": str(folder / "lake"), "catalog": None}
+    content["lake"] |= {"root": str(folder / "lake"), "catalog": None}
     content["work"] = {"root": str(folder / "work")}
     content["registry"] = {"uri": f"sqlite:///{folder / 'registry.db'}", "artifacts": str(folder / "artifacts"), "name": "slidr"}
     content["spark"]["shuffle_partitions"] = 4

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from slidr.errors import ConfigError
-from slidr.features.spec import FeatureSpec
+from slidr.features.spec import FeatureSpec, micros
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -29,6 +29,7 @@ class Section(BaseModel):
 class LakeConf(Section):
     root: str
     catalog: str | None
+    click_days: Positive
 
     @field_validator("root")
     @classmethod
@@ -222,8 +223,18 @@ def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
         config = Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{source} is not a valid configuration:\n{_explain(error, content)}") from error
-    FeatureSpec.from_dict(config.features)
+    _require_look_back(config.spec, config.lake.click_days)
     return config
+
+
+def _require_look_back(spec: FeatureSpec, days: int) -> None:
+    """Raises ConfigError where a window is longer than clicks are kept: its counters would be too low."""
+    windows = {window for counter in spec.counters for window in counter.windows if micros(window) > micros(f"{days}d")}
+    if windows:
+        raise ConfigError(
+            f"expected feature windows of at most {days} days, since lake.click_days keeps no more clicks, "
+            f"found {', '.join(sorted(windows))}; shorten them or keep more"
+        )
 
 
 def to_yaml(content: dict[str, Any]) -> str:

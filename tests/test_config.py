@@ -58,6 +58,12 @@ def test_a_label_delay_below_the_attribution_window_is_refused(tmp_path: Path) -
         config.load(changed(tmp_path, labels={"attribution_days": 3}))
 
 
+def test_a_window_longer_than_clicks_are_kept_is_refused(tmp_path: Path) -> None:
+    assert config.load(changed(tmp_path, lake={"click_days": 7}))  # the longest window is seven days
+    with pytest.raises(ConfigError, match="at most 6 days, since lake.click_days keeps no more clicks, found 7d"):
+        config.load(changed(tmp_path, lake={"click_days": 6}))
+
+
 def test_the_hash_names_the_meaning_not_the_place() -> None:
     path = config.shipped("local.yaml")
     plain = config.load(path)
