@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import time
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from importlib.metadata import version as installed
@@ -22,13 +23,15 @@ from slidr.errors import NothingToDoError
 from slidr.features.counters import prefer_logged
 from slidr.features.spec import UNITS
 from slidr.options import Override, parse_time
-from slidr.run import Job, Outcome, folder
+from slidr.run import Job, Outcome, folder, together
 from slidr.slices import slice_name
 from slidr.tables import CLICKS, LABELS, PURCHASES, features_table
+from slidr.version import Version
 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Trains on the days that have matured by this time; default: now.")]
 LIBRARIES = ("numpy", "pyarrow", "pyspark", "torch", "petastorm", "cvxpy", "mlflow")
 PARTS = ("training", "calibration", "judging")
+JUDGED = ("arrival_time", "advertiser_id", "cost_micros", "currency")  # what guardrails look at besides
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
 
     registry = Registry(job.conf.registry, job.lake)
     registry.init()
+    started = time.monotonic()
     days = choose_days(job, now)
     labelled = labelled_clicks(job, days).persist(StorageLevel.MEMORY_AND_DISK)
     try:
@@ -62,22 +66,38 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         known = registry.find(identity)
         if known:
             return Outcome({"version": known[0], "new": False}, said=f"Already trained: version {known[0]}.")
-        failed = check_data(job, labelled, override)
-        bundle, summary = make_bundle(job, days, labelled, identity)
-        failed += guardrails.require(check_judging(job, summary["judging"]), override)
+        champion = current_champion(registry)
+        data_started = time.monotonic()
+        checks, features = check_data(job, days, labelled, champion)
+        guardrail_seconds = time.monotonic() - data_started
+        guardrails.require(checks, override)
+        with guardrails.beside(checks, "weights, training and calibration"):
+            bundle, summary = make_bundle(job, days, labelled, identity)
+        model_started = time.monotonic()
+        checks += check_judging(job, days, labelled, bundle, summary, champion)
+        guardrail_seconds += time.monotonic() - model_started
+        failed = guardrails.require(checks, override)
     finally:
         labelled.unpersist()
+    bundle = replace(bundle, metrics={**bundle.metrics, guardrails.REFERENCE: features})
     reason = f"trained on {days.training[0]} to {days.judging[-1]}" + (f"; override: {override}" if override else "")
     number = registry.register(
         bundle, identity=identity, pictures=folder(job, "models", identity[:12]), now=job.now, actor=job.actor, reason=reason
     )
-    shown = {"Judging days": summary["judging_rows"], "At one global threshold of the same FPR": summary["comparison"]}
+    table = guardrails.rows(checks)
+    shown = {
+        "Judging days": summary["judging_rows"],
+        "At one global threshold of the same FPR": summary["comparison"],
+        "Guardrails": table,
+    }
     overridden = [f"{check.name}: observed {check.observed:.6g}, bound {check.bound:.6g}; {check.advice}" for check in failed]
     result = {
         "version": number,
         "new": True,
         "overridden": overridden,
-        "bundle_metrics": bundle.metrics,
+        "guardrails": table,
+        "seconds": {"guardrails": round(guardrail_seconds, 1), "all": round(time.monotonic() - started, 1)},
+        "bundle_metrics": {name: value for name, value in bundle.metrics.items() if name != guardrails.REFERENCE},
         "thresholds": bundle.thresholds,
     }
     return Outcome(result, shown, f"Version {number} is a candidate; `slidr models promote {number} --reason …` makes it decide.")
@@ -109,7 +129,9 @@ def labelled_clicks(job: Job, days: Days) -> DataFrame:
     """
     spec = job.conf.spec
     clicks = job.lake.read(CLICKS, days.all).where("upstream_filter is null")
-    clicks = clicks.select("click_id", "click_time", "click_date", "user_id", "ip_key", "session_id", "device", "marketplace", "logged_in")
+    clicks = clicks.select(
+        "click_id", "click_time", "click_date", "user_id", "ip_key", "session_id", "device", "marketplace", "logged_in", *JUDGED
+    )
     labels = job.lake.read(LABELS, days.all).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
     names = [column.name for column in spec.columns if column.name != "logged_in"]
     features = prefer_logged(job.lake.read(features_table(spec), days.all)).select("click_id", *names)
@@ -133,20 +155,59 @@ def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:
     return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()
 
 
-def check_data(job: Job, labelled: DataFrame, override: str | None) -> list[guardrails.Check]:
-    """The guardrails on labels: a few hours without purchases would teach the model to invalidate these hours."""
+def current_champion(registry: Any) -> Version | None:
+    """The version that decides now, with its bundle; None where there is none."""
+    number = registry.states().champion
+    return registry.load(number) if number else None
+
+
+def check_data(job: Job, days: Days, labelled: DataFrame, champion: Version | None) -> tuple[list[guardrails.Check], dict[str, Any]]:
+    """The checks on data, and what the new bundle keeps of its features for the next training's check of drift.
+
+    One pass over the labelled clicks, and counts of other tables beside it.
+    """
     conf = job.conf.guardrails
-    job.say("checking the labels of the training days")
-    hours = guardrails.hour_density(labelled, per=conf.density_per).toPandas()
-    checks = guardrails.check_training_data(
-        hours, min_hour_clicks=conf.min_hour_clicks, min_human_density=conf.min_human_density, min_purchasing=conf.min_purchasing
+    job.say("guardrails: data")
+    names = [column.name for column in job.conf.spec.columns]
+    counted = guardrails.measure(labelled, features=names, late_minutes=conf.late_minutes)
+    (hours, histogram), others = together(
+        lambda: guardrails.window_tables(counted, names), lambda: guardrails.read_others(job.lake, days.all, conf=job.conf)
     )
-    return guardrails.require(checks, override)
+    measured = guardrails.Measured(tuple(days.all), tuple(days.training), hours, histogram, others)
+    reference = champion.bundle.metrics.get(guardrails.REFERENCE) if champion else None
+    return guardrails.check_training_data(measured, bounds=conf, reference=reference), guardrails.reference_of(histogram, days.training)
 
 
-def check_judging(job: Job, metrics: pd.DataFrame) -> list[guardrails.Check]:
+def check_judging(
+    job: Job, days: Days, labelled: DataFrame, bundle: Bundle, summary: dict[str, Any], champion: Version | None
+) -> list[guardrails.Check]:
+    """The checks on the model: by itself, and beside the champion on the same judging clicks."""
     conf = job.conf.guardrails
-    return guardrails.check_model(metrics, max_fpr=conf.max_judging_fpr, max_ivr=conf.max_judging_ivr, min_ivr=conf.min_judging_ivr)
+    job.say("guardrails: model")
+    outcomes = bundle.metrics["calibration_outcomes"]
+    own = guardrails.check_model(summary["judging"], comparison=summary["comparison"], outcomes=outcomes, bounds=conf, days=days.judging)
+    alike, why = None, "there is no champion to compare with"
+    if champion:
+        decided = decided_by_both(job, days, labelled.where("part = 'judging'"), bundle, champion.bundle)
+        alike = guardrails.decided_alike(decided, champion.number, min_clicks=conf.min_advertiser_clicks)
+        why = f"the judging clicks have no features of spec {champion.bundle.spec.spec_id}, which champion {champion.number} reads"
+    return own + guardrails.check_champion(alike, why=why, bounds=conf, days=days.judging)
+
+
+def decided_by_both(job: Job, days: Days, judging: DataFrame, new: Bundle, old: Bundle) -> DataFrame:
+    """One row per judging click: what the new model and the champion decide by the one scoring path; NULL without features."""
+    kept = ("click_id", "device", "marketplace", "logged_in", "advertiser_id", "currency", "cost_micros")
+    clicks = judging.select(*kept, F.lit(None).cast("string").alias("upstream_filter"))
+    decision = F.when(F.col("basis") != "no_features", F.col("is_invalid"))
+    stored = features_table(old.spec)
+    features = judging if old.spec == new.spec else None
+    if features is None and job.lake.exists(stored):
+        features = prefer_logged(job.lake.read(stored, days.judging))
+    by_new = scoring.score_clicks(clicks, judging, new).select("slice", *kept, decision.alias("new_invalid"))
+    if features is None:
+        return by_new.withColumn("old_invalid", F.lit(None).cast("boolean"))
+    by_old = scoring.score_clicks(clicks, features, old).select("click_id", decision.alias("old_invalid"))
+    return by_new.join(by_old, on="click_id", how="inner")
 
 
 def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str) -> tuple[Bundle, dict[str, Any]]:

@@ -20,6 +20,8 @@ from slidr.features.spec import FeatureSpec, micros
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -132,13 +134,40 @@ class CalibrationConf(Section):
 
 
 class GuardrailsConf(Section):
-    density_per: Literal["hour_of_week", "observed_hour"]
     min_hour_clicks: Positive
     min_human_density: Share
     min_purchasing: Positive
+    max_purchase_outage_hours: Count
+    max_single_class_days: Count
+    volume_weeks: Positive
+    min_volume_ratio: Share
+    max_volume_ratio: Annotated[float, Field(gt=1)]
+    max_missing_users: Share
+    max_missing_addresses: Share
+    max_drift: NotNegative
+    max_day_drift: NotNegative
+    max_reject_share: Share
+    max_conflict_share: Share
+    late_minutes: Positive
+    max_late_share: Share
+    max_missing_features: Share
+    max_missing_days: Count
     max_judging_fpr: Share
     max_judging_ivr: Share
     min_judging_ivr: Share
+    min_slice_purchases: Positive
+    max_slice_fpr: Share
+    min_slice_clicks: Positive
+    min_slice_coverage: Share
+    max_global_slices: Share
+    max_baseline_lead: Share
+    max_ivr_jump: Share
+    max_disagreement: Share
+    min_advertiser_clicks: Positive
+    max_advertiser_disagreement: Share
+    max_money_disagreement: Share
+    max_advertiser_money_disagreement: Share
+    max_disagreement_micros: Positive
 
 
 class ReplayConf(Section):

@@ -3,6 +3,9 @@
 A message says what was expected, what was found, and what to do, in this order.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 DONE = 0
 DONE_WITH_REJECTS = 10
 
@@ -32,9 +35,13 @@ class InputError(SlidrError, ValueError):
 
 
 class GuardrailError(SlidrError):
-    """A guardrail stopped the run; nothing was published."""
+    """A guardrail stopped the run; nothing was published. `rows` is the table of all checks, where there is one."""
 
     exit_code = 4
+
+    def __init__(self, message: str, rows: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.rows = list(rows)
 
 
 class ConflictError(SlidrError):

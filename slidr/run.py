@@ -22,7 +22,7 @@ from rich.table import Table as RichTable
 import slidr
 from slidr import session, tables
 from slidr.config import Config
-from slidr.errors import DONE, SlidrError
+from slidr.errors import DONE, GuardrailError, SlidrError
 from slidr.lake import Lake
 from slidr.replay.audit import claimed_actor
 
@@ -86,6 +86,9 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 def _attempt(action: Callable[[Job], Outcome], job: Job, verbose: bool) -> tuple[Outcome, str | None]:
     try:
         return action(job), None
+    except GuardrailError as error:
+        shown: dict[str, Cells] = {"Guardrails": error.rows} if error.rows else {}
+        return Outcome({"guardrails": error.rows} if error.rows else {}, shown, exit_code=error.exit_code), str(error)
     except SlidrError as error:
         return Outcome({}, exit_code=error.exit_code), str(error)
     except KeyboardInterrupt:

@@ -1,0 +1,38 @@
+"""Reads the counts that the checks on data need: of days, hours, reasons and bins, never of clicks."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import pandas as pd
+from pyspark.sql import functions as F
+
+from slidr.config import Config
+from slidr.days import days_between
+from slidr.features.spec import UNITS
+from slidr.guardrails.data import Others
+from slidr.guardrails.window import clicks_by_hour, orders_by_hour, rejects_by_reason, without_features
+from slidr.lake import Lake
+from slidr.tables import CLICKS, LABELS, PURCHASES, REJECTS, features_table
+
+
+def read_others(lake: Lake, days: Sequence[date], *, conf: Config) -> Others:
+    """Counts of other tables than the labelled clicks, for the days of a training run and the weeks before."""
+    spec, since = conf.spec, min(days)
+    look_back = -(-spec.longest_window // UNITS["d"])
+    back = max(look_back, 7 * conf.guardrails.volume_weeks)
+    around = days_between(since - timedelta(days=back), max(days) + timedelta(days=1))
+    stored = lake.read(features_table(spec), days)
+    later = [lake.read(table).where(F.col(table.day) >= F.lit(since)) for table in (CLICKS, PURCHASES)]
+    rejected = (
+        rejects_by_reason(lake.read(REJECTS), since).toPandas() if lake.exists(REJECTS) else pd.DataFrame({"reason": [], "rejected": []})
+    )
+    return Others(
+        clicks=clicks_by_hour(lake.read(CLICKS, around)).toPandas(),
+        orders=orders_by_hour(lake.read(PURCHASES, days), delay_days=conf.labels.delay_days).toPandas(),
+        rejects=rejected,
+        kept=sum(rows.count() for rows in later),
+        missing=without_features(lake.read(CLICKS, days), lake.read(LABELS, days), stored).toPandas(),
+        first_day=lake.read(CLICKS).agg(F.min("click_date")).collect()[0][0],
+        look_back_days=look_back,
+        spec_id=spec.spec_id,
+    )
