@@ -142,6 +142,8 @@ class GuardrailsConf(Section):
     volume_weeks: Positive
     min_volume_ratio: Share
     max_volume_ratio: Annotated[float, Field(gt=1)]
+    min_day_volume_ratio: Share
+    max_day_volume_ratio: Annotated[float, Field(gt=1)]
     max_missing_users: Share
     max_missing_addresses: Share
     max_drift: NotNegative

@@ -59,15 +59,7 @@ def check_training_data(measured: Measured, *, bounds: GuardrailsConf, reference
         *check_densities(hours, min_hour_clicks=small, min_density=bounds.min_human_density),
         check_purchase_outage(hours, others.orders, min_hour_clicks=small, max_hours=bounds.max_purchase_outage_hours),
         _single_class(hours, bounds.max_single_class_days),
-        *check_volume(
-            others.clicks,
-            days=m.days,
-            first_day=others.first_day,
-            weeks=bounds.volume_weeks,
-            min_hour_clicks=small,
-            min_ratio=bounds.min_volume_ratio,
-            max_ratio=bounds.max_volume_ratio,
-        ),
+        *check_volume(others.clicks, days=m.days, first_day=others.first_day, bounds=bounds),
         check_missing(hours, missing="no_user", what="user", min_hour_clicks=small, max_share=bounds.max_missing_users),
         check_missing(hours, missing="no_address", what="address", min_hour_clicks=small, max_share=bounds.max_missing_addresses),
         *check_drift(m.histogram, reference, training_days=m.training_days, days=m.days, max_drift=bounds.max_drift),
@@ -80,8 +72,10 @@ def check_training_data(measured: Measured, *, bounds: GuardrailsConf, reference
 
 
 def _purchasing(hours: pd.DataFrame, days: Sequence[date], bound: int) -> Check:
-    advice = "train on more days, or check that purchases were ingested for these days; guardrails.min_purchasing is the bound"
-    return at_least("purchasing clicks", int(hours["purchasing"].sum()), bound, advice, query(LABELS_BY_DAY, days))
+    few = "train on more days, or check that purchases were ingested for these days; guardrails.min_purchasing is the bound"
+    found = int(hours["purchasing"].sum())
+    advice = few if found < bound else f"of {int(hours['clicks'].sum())} labelled clicks"
+    return at_least("purchasing clicks", found, bound, advice, query(LABELS_BY_DAY, days))
 
 
 def _single_class(hours: pd.DataFrame, bound: int) -> Check:
@@ -115,7 +109,7 @@ def _rejects(m: Measured, *, max_share: float, max_conflicts: float) -> list[Che
             "share of conflicting duplicates",
             share(conflicts, m.others.kept + rejected),
             max_conflicts,
-            f"{conflicts} {of} contradict a row of the same id; a producer changes rows after it sent them",
+            f"{conflicts} {of} contradict another row of their id",
             found,
         ),
     ]

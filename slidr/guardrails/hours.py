@@ -6,12 +6,15 @@ one row per day and hour: day (a date, or Mon … Sun), hour (0-23), clicks and 
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from itertools import pairwise
+from math import ceil
 
 import numpy as np
 import pandas as pd
 
+from slidr.config import GuardrailsConf
 from slidr.curves import share
-from slidr.guardrails.checks import FALSE_STOPS, Check, at_most, left_out, poisson_at_least, poisson_at_most
+from slidr.guardrails.checks import FALSE_STOPS, Check, at_least, at_most, left_out, poisson_at_most
 from slidr.guardrails.queries import CLICKS_BY_HOUR, LABELS_BY_HOUR, ORDERS_BY_HOUR, query
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -21,6 +24,10 @@ MIN_EXPECTED = 10.0
 SIGNS = {"humans": "human", "purchasing": "purchase", "high_rfm": "high-RFM"}
 POOL_COLUMNS = ("day", "name", "clicks", "found", "expected", "ratio")
 NAMED = 6  # hours that a message names
+# The clicks of one person come together, so that counts of people's clicks vary more than by chance of single clicks. Their
+# variance is measured, but not believed above this many times the mean: an outage of many hours makes it large too.
+MAX_DISPERSION = 10.0
+MEDIAN_CHI2 = 0.4549  # of one degree of freedom
 
 
 def by_week(hours: pd.DataFrame) -> pd.DataFrame:
@@ -37,11 +44,16 @@ def pooled_hours(hours: pd.DataFrame, *, found: str, expected: "pd.Series[float]
     day has none.
     """
     table = hours.assign(expected=expected, found=hours[found]).sort_values(["day", "hour"])
+    columns = [table[name].to_numpy() for name in ("hour", "clicks", "found", "expected")]
+    days = table["day"].tolist()
+    starts = [place for place, day in enumerate(days) if place == 0 or day != days[place - 1]]
     rows = []
-    for day, part in table.groupby("day", sort=False):
-        enough = (part["clicks"].to_numpy(float), part["expected"].to_numpy(float))
-        for positions in _pool_day(*enough, min_clicks=min_clicks, min_expected=min_expected):
-            rows.append(_pool_row(day, part.iloc[positions]))
+    for start, end in pairwise([*starts, len(days)]):
+        hour, clicks, counts, usual = (column[start:end] for column in columns)
+        for at in _pool_day(clicks.astype(float), usual.astype(float), min_clicks=min_clicks, min_expected=min_expected):
+            name = f"{days[start]} {', '.join(f'{number:02d}h' for number in hour[at])} UTC"
+            sums = (int(clicks[at].sum()), int(counts[at].sum()), float(usual[at].sum()))
+            rows.append((days[start], name, *sums, share(sums[1], sums[2])))
     return pd.DataFrame(rows, columns=list(POOL_COLUMNS))
 
 
@@ -84,15 +96,31 @@ def check_purchase_outage(hours: pd.DataFrame, orders: pd.DataFrame, *, min_hour
     return at_most(name, len(empty), max_hours, advice, query(ORDERS_BY_HOUR, days))
 
 
-def check_volume(
-    clicks: pd.DataFrame, *, days: Sequence[date], first_day: date, weeks: int, min_hour_clicks: int, min_ratio: float, max_ratio: float
-) -> list[Check]:
-    """Clicks of every hour of `days` against the mean of the same hour of up to `weeks` earlier weeks: lowest and highest.
+def check_volume(clicks: pd.DataFrame, *, days: Sequence[date], first_day: date, bounds: GuardrailsConf) -> list[Check]:
+    """Clicks of every hour and of every day of `days` against the mean of the same hour (weekday) of up to `volume_weeks`
+    earlier weeks: lowest and highest.
 
-    `clicks` has day, hour, clicks, all clicks of the days and of the weeks before. The first day of the lake is left out of
-    the weeks before: it may be half a day.
+    `clicks` has day, hour, clicks: all clicks of the days and of the weeks before. The first day of the lake is left out of
+    the weeks before: it may be half a day. One hour varies with every burst of a robot, so its bounds are wide.
     """
-    names = ("click volume of an hour, lowest", "click volume of an hour, highest")
+    hours = _beside_earlier_weeks(clicks, days, first_day, bounds.volume_weeks)
+    if hours.empty:
+        why = "the lake holds no day a week before to compare with"
+        limits = {"hour, lowest": bounds.min_volume_ratio, "hour, highest": bounds.max_volume_ratio}
+        limits |= {"day, lowest": bounds.min_day_volume_ratio, "day, highest": bounds.max_day_volume_ratio}
+        return [left_out(f"click volume of an {n}".replace("an day", "a day"), b, why, minimum="lowest" in n) for n, b in limits.items()]
+    pools = pooled_hours(hours, found="found", expected=hours["clicks"], min_clicks=bounds.min_hour_clicks, min_expected=0)
+    whole = hours.groupby("day", as_index=False)[["clicks", "found"]].sum()
+    whole = whole.assign(name=whole["day"].astype(str), expected=whole["clicks"], ratio=whole["found"] / whole["clicks"])
+    weeks = bounds.volume_weeks
+    return [
+        *_volumes("click volume of an hour", pools, low=bounds.min_volume_ratio, high=bounds.max_volume_ratio, weeks=weeks),
+        *_volumes("click volume of a day", whole, low=bounds.min_day_volume_ratio, high=bounds.max_day_volume_ratio, weeks=weeks),
+    ]
+
+
+def _beside_earlier_weeks(clicks: pd.DataFrame, days: Sequence[date], first_day: date, weeks: int) -> pd.DataFrame:
+    """day, hour, clicks (mean of the earlier weeks), found (the hour's own), for the days that have an earlier week."""
     seen = {(row.day, row.hour): int(row.clicks) for row in clicks.itertuples()}
     whole = {day for day, _ in seen if day > first_day}
     rows = []
@@ -101,35 +129,23 @@ def check_volume(
         for hour in range(24) if before else ():
             usual = sum(seen.get((other, hour), 0) for other in before) / len(before)
             rows.append((day, hour, usual, seen.get((day, hour), 0)))
-    table = pd.DataFrame(rows, columns=["day", "hour", "clicks", "found"])
-    pools = pooled_hours(table, found="found", expected=table["clicks"], min_clicks=min_hour_clicks, min_expected=0) if rows else table
+    return pd.DataFrame(rows, columns=["day", "hour", "clicks", "found"])
+
+
+def _volumes(name: str, pools: pd.DataFrame, *, low: float, high: float, weeks: int) -> list[Check]:
+    """The lowest and the highest ratio of found to expected clicks."""
     if pools.empty:
-        why = "the lake holds no day a week before, or too few clicks an hour, to compare with"
-        return [left_out(names[0], min_ratio, why, minimum=True), left_out(names[1], max_ratio, why)]
-    low, high = pools.loc[pools["ratio"].idxmin()], pools.loc[pools["ratio"].idxmax()]
-    below, above = pools[pools["ratio"] < min_ratio], pools[pools["ratio"] > max_ratio]
+        why = "too few clicks to compare"
+        return [left_out(f"{name}, lowest", low, why, minimum=True), left_out(f"{name}, highest", high, why)]
+    ordered = pools.sort_values("ratio", kind="stable")
+    below, above = ordered[ordered["ratio"] < low], ordered[ordered["ratio"] > high].iloc[::-1]
+    judged = _judged(pools, "against the same ones of earlier weeks")
+    missing = f"clicks are missing in {_places(below, 'clicks')}. Ingest them, or find out why there was no traffic"
+    many = f"unusually many clicks in {_places(above, 'clicks')}. Look for an attack, or for clicks that were ingested twice"
+    behind = [query(CLICKS_BY_HOUR, _around(part, weeks)) for part in (ordered.head(1), ordered.tail(1))]
     return [
-        Check(
-            names[0],
-            float(low["ratio"]),
-            min_ratio,
-            below.empty,
-            f"clicks are missing in {_places(below, 'clicks')}. Ingest them, or find out why there was no traffic"
-            if len(below)
-            else _judged(pools, "of earlier weeks"),
-            at_least=True,
-            query=query(CLICKS_BY_HOUR, _around(below if len(below) else pools.loc[[low.name]], weeks)),
-        ),
-        Check(
-            names[1],
-            float(high["ratio"]),
-            max_ratio,
-            above.empty,
-            f"unusually many clicks in {_places(above, 'clicks')}. Look for an attack, or for clicks that were ingested twice"
-            if len(above)
-            else _judged(pools, "of earlier weeks"),
-            query=query(CLICKS_BY_HOUR, _around(above if len(above) else pools.loc[[high.name]], weeks)),
-        ),
+        at_least(f"{name}, lowest", ordered["ratio"].iloc[0], low, missing if len(below) else judged, behind[0]),
+        at_most(f"{name}, highest", ordered["ratio"].iloc[-1], high, many if len(above) else judged, behind[1]),
     ]
 
 
@@ -140,13 +156,8 @@ def check_missing(hours: pd.DataFrame, *, missing: str, what: str, min_hour_clic
     if pools.empty:
         return left_out(name, max_share, f"no day has {min_hour_clicks} clicks")
     above = pools[pools["ratio"] > max_share]
-    # A share just above the bound in one hour of hundreds is chance.
-    chances = [poisson_at_least(int(row.found), float(row.expected) * max_share) for row in above.itertuples()]
-    high = above[np.array(chances, dtype=float) < FALSE_STOPS / len(pools)]
-    shown = high if len(high) else pools[~pools.index.isin(above.index)]
-    observed = float(shown["ratio"].max()) if len(shown) else max_share
-    advice = f"{what} missing in {_places(high, 'clicks')}. Look at the source's column" if len(high) else _judged(pools, "by themselves")
-    return Check(name, observed, max_share, high.empty, advice, query=query(CLICKS_BY_HOUR, list(high["day"]) or list(hours["day"])))
+    advice = f"no {what} in {_places(above, 'clicks')}. Look at the source's column" if len(above) else _judged(pools, "by themselves")
+    return at_most(name, pools["ratio"].max(), max_share, advice, query(CLICKS_BY_HOUR, list(above["day"]) or list(hours["day"])))
 
 
 def _check_density(view: str, hours: pd.DataFrame, sign: str, *, min_hour_clicks: int, min_density: float, days: Sequence[date]) -> Check:
@@ -157,10 +168,12 @@ def _check_density(view: str, hours: pd.DataFrame, sign: str, *, min_hour_clicks
     pools = pooled_hours(hours, found=sign, expected=hours["clicks"] * density, min_clicks=min_hour_clicks, min_expected=MIN_EXPECTED)
     if pools.empty:
         return left_out(name, min_density, f"fewer than {MIN_EXPECTED:g} are expected in every day", minimum=True)
+    # One purchase marks one click; a person with a high RFM score marks all of theirs.
+    together = 1.0 if sign == "purchasing" else dispersion(pools)
     below = pools[pools["ratio"] < min_density].sort_values("ratio")
-    chances = [poisson_at_most(int(row.found), float(row.expected)) for row in below.itertuples()]
+    chances = [poisson_at_most(ceil(row.found / together), float(row.expected) / together) for row in below.itertuples()]
     low = below[np.array(chances, dtype=float) < FALSE_STOPS / len(pools)]
-    # Observed is the lowest density that chance does not explain, where there is one; else the lowest that is no chance finding.
+    # Observed is the lowest density that chance does not explain, where there is one; else the lowest of the others.
     shown = low if len(low) else pools[~pools.index.isin(below.index)]
     observed = float(shown["ratio"].min()) if len(shown) else min_density
     advice = f"{len(pools)} hours or pools of small hours judged, {len(below)} of them below the bound by chance"
@@ -168,6 +181,13 @@ def _check_density(view: str, hours: pd.DataFrame, sign: str, *, min_hour_clicks
         advice = f"low in {_places(low, SIGNS[sign])}. Labels may be missing there: ingest the purchases, label the days again"
     bad_days = [day for day in low["day"] if isinstance(day, date)]
     return Check(name, observed, min_density, low.empty, advice, at_least=True, query=query(LABELS_BY_HOUR, bad_days or days))
+
+
+def dispersion(pools: pd.DataFrame) -> float:
+    """Variance / mean of the counts around what is expected, 1 to MAX_DISPERSION, from the median so that a few bad hours don't
+    raise it."""
+    squares = (pools["found"] - pools["expected"]) ** 2 / pools["expected"]
+    return float(np.clip(squares.median() / MEDIAN_CHI2, 1.0, MAX_DISPERSION))
 
 
 def _pool_day(clicks: np.ndarray, expected: np.ndarray, *, min_clicks: float, min_expected: float) -> list[list[int]]:
@@ -190,18 +210,6 @@ def _pool_day(clicks: np.ndarray, expected: np.ndarray, *, min_clicks: float, mi
     return alone + pools
 
 
-def _pool_row(day: object, part: pd.DataFrame) -> dict[str, object]:
-    found, expected = float(part["found"].sum()), float(part["expected"].sum())
-    return {
-        "day": day,
-        "name": f"{day} {', '.join(f'{hour:02d}h' for hour in part['hour'])} UTC",
-        "clicks": int(part["clicks"].sum()),
-        "found": int(found),
-        "expected": expected,
-        "ratio": share(found, expected),
-    }
-
-
 def _places(pools: pd.DataFrame, what: str) -> str:
     """The first hours with their numbers, and how many more there are."""
     named = [
@@ -217,6 +225,6 @@ def _judged(pools: pd.DataFrame, how: str) -> str:
 
 
 def _around(pools: pd.DataFrame, weeks: int) -> list[date]:
-    """The days and the same weekdays before, of the first few pools."""
-    days = list(dict.fromkeys(pools["day"]))[:3]
+    """The days and the same weekdays before."""
+    days = list(dict.fromkeys(pools["day"]))
     return [day - timedelta(weeks=week) for day in days for week in range(weeks + 1)]

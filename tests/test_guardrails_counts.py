@@ -1,0 +1,281 @@
+"""What the checks are made of, on Spark: one pass over labelled clicks, counts of other tables, decisions of two models."""
+
+import json
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import DataFrame, SparkSession
+from rich.console import Console
+from slidr.jobs import look, train
+
+from slidr.config import Config
+from slidr.curves import TOTAL
+from slidr.guardrails import (
+    REFERENCE,
+    Check,
+    check_champion,
+    clicks_by_hour,
+    decided_alike,
+    measure,
+    orders_by_hour,
+    rejects_by_reason,
+    rows,
+    window_tables,
+    without_features,
+)
+from slidr.guardrails.champion import COUNTS
+from slidr.guardrails.drift import bins_of
+from slidr.lake import Lake
+from slidr.run import Job
+from slidr.slices import slice_name
+from slidr.tables import CLICKS, LABELS, PURCHASES, REJECTS, features_table
+from slidr.version import Version
+from tests import worlds
+from tests.frames import at, click, clicks, day, frame, purchase, purchases
+from tests.worlds import SPEC
+
+FEATURES = ("ip_clicks_1h", "ip_since_prev", "hour_sin", "logged_in")
+LABELLED = (
+    "click_time timestamp, click_date date, arrival_time timestamp, user_id string, ip_key string, is_human boolean, is_purchase boolean, "
+    "label_reason string, ip_clicks_1h int, ip_since_prev double, hour_sin double, logged_in boolean"
+)
+
+
+def labelled_rows(count: int = 400, seed: int = 3) -> list[tuple[Any, ...]]:
+    random = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        time = at("2026-01-04 22:00:00") + timedelta(seconds=int(random.integers(0, 4 * 3600)))
+        reason = str(random.choice(["purchase", "rfm", "none"]))
+        late = timedelta(seconds=int(random.choice([0, 3600, 3601])))
+        made.append(
+            (
+                time,
+                time.date(),
+                time + late,
+                None if random.random() < 0.3 else f"u{number}",
+                None if random.random() < 0.1 else "192.0.2.1",
+                reason != "none",
+                reason == "purchase",
+                reason,
+                None if random.random() < 0.1 else int(random.integers(0, 100)),
+                None if random.random() < 0.5 else float(random.random() * 1e6),
+                float(random.uniform(-1, 1)),
+                bool(random.random() < 0.5),
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize("partitions", [1, 5])
+def test_one_pass_counts_hours_and_bins(spark: SparkSession, partitions: int) -> None:
+    made = labelled_rows()
+    labelled = spark.createDataFrame(made, LABELLED).repartition(partitions)
+    hours, histogram = window_tables(measure(labelled, features=FEATURES, late_minutes=60), FEATURES)
+    table = pd.DataFrame(made, columns=[part.split()[0] for part in LABELLED.split(", ")])
+    table["hour"] = [time.hour for time in table["click_time"]]
+    groups = table.groupby(["click_date", "hour"])
+    expected = {
+        "clicks": groups.size(),
+        "humans": groups["is_human"].sum(),
+        "purchasing": groups["is_purchase"].sum(),
+        "high_rfm": groups["label_reason"].apply(lambda reasons: (reasons == "rfm").sum()),
+        "no_user": groups["user_id"].apply(lambda users: users.isna().sum()),
+        "no_address": groups["ip_key"].apply(lambda keys: keys.isna().sum()),
+        "late": groups[["click_time", "arrival_time"]].apply(lambda t: (t["arrival_time"] - t["click_time"] > timedelta(hours=1)).sum()),
+    }
+    assert [(row.day, row.hour) for row in hours.itertuples()] == list(expected["clicks"].index)
+    for name, values in expected.items():
+        assert hours[name].tolist() == [int(value) for value in values], name
+    values = table[list(FEATURES)].astype(float)
+    bins = pd.DataFrame(bins_of(values.to_numpy(), FEATURES), columns=list(FEATURES)).assign(day=table["click_date"])
+    wanted = bins.melt("day", var_name="feature", value_name="bin").value_counts().to_dict()
+    assert {(r.day, r.feature, r.bin): r.clicks for r in histogram.itertuples()} == wanted
+
+
+def test_clicks_and_orders_by_hour(spark: SparkSession) -> None:
+    made = clicks(
+        spark, click("a", at("2026-01-04 23:59:59")), click("b", at("2026-01-04 23:00:00")), click("c", at("2026-01-05 00:00:00"))
+    )
+    assert sorted(map(tuple, clicks_by_hour(made).collect())) == [(day("2026-01-04"), 23, 2), (day("2026-01-05"), 0, 1)]
+    bought = at("2026-01-04 10:30:00")
+    orders = purchases(
+        spark,
+        purchase("in time", bought, arrival_time=at("2026-01-07")),  # the label time of the day with a delay of 2 days
+        purchase("late", bought, arrival_time=at("2026-01-07 00:00:01")),
+        purchase("cancelled", bought, cancelled=True),
+        purchase("other", at("2026-01-04 11:00:00")),
+    )
+    found = orders_by_hour(orders, delay_days=2)
+    assert sorted(map(tuple, found.collect())) == [(day("2026-01-04"), 10, 1), (day("2026-01-04"), 11, 1)]
+
+
+def reject(table: str, reason: str, when: datetime, number: int) -> dict[str, Any]:
+    base = {"raw": f"{number}", "source_file": "f", "run_id": "r", "rejected_time": when, "reject_date": when.date()}
+    return {**base, "table_name": table, "reason": reason}
+
+
+def test_rejects_since_the_window_began(spark: SparkSession) -> None:
+    made = [
+        reject("clicks", "no id", at("2026-01-04 10:00:00"), 1),
+        reject("purchases", "no id", at("2026-01-05"), 2),
+        reject("clicks", "conflicting_duplicate", at("2026-01-05"), 3),
+        reject("clicks", "no id", at("2026-01-03 23:00:00"), 4),
+        reject("decisions", "no id", at("2026-01-05"), 5),
+    ]
+    found = rejects_by_reason(frame(spark, REJECTS, made), date(2026, 1, 4))
+    assert dict(map(tuple, found.collect())) == {"no id": 2, "conflicting_duplicate": 1}
+
+
+def test_labelled_clicks_without_features_are_counted(spark: SparkSession) -> None:
+    time = at("2026-01-04 10:00:00")
+    made = clicks(spark, *[click(name, time) for name in "abcd"], click("free", time, upstream_filter="x"), click("unlabelled", time))
+    labels = spark.createDataFrame([(name,) for name in ("a", "b", "c", "d", "free")], "click_id string")
+    features = spark.createDataFrame([("a", "then"), ("a", "logged"), ("b", "logged"), ("c", "now")], "click_id string, origin string")
+    assert [tuple(row) for row in without_features(made, labels, features).collect()] == [(day("2026-01-04"), 2)]
+
+
+DECIDED = "slice string, advertiser_id string, currency string, cost_micros bigint, old_invalid boolean, new_invalid boolean"
+
+
+def test_decisions_of_both_models_are_counted_in_clicks_and_money(spark: SparkSession) -> None:
+    made = [
+        ("desktop", "x", "USD", 10, True, True),
+        ("desktop", "x", "USD", 20, True, False),
+        ("desktop", "y", "EUR", 40, False, True),
+        ("phone", "y", "EUR", None, False, True),
+        ("phone", "x", "USD", 80, None, True),  # the champion had no features
+    ]
+    found = decided_alike(spark.createDataFrame(made, DECIDED), "7", min_clicks=1)
+    empty = dict.fromkeys(COUNTS, 0)
+    desktop = {"clicks": 3, "changed": 2, "old_invalid": 2, "new_invalid": 2, "cost_micros": 70, "changed_micros": 60}
+    desktop |= {"credited_micros": 40, "charged_micros": 20}
+    phone = {**empty, "clicks": 1, "changed": 1, "new_invalid": 1}
+    assert found.slices.to_dict("records") == [{"slice": "desktop", **desktop}, {"slice": "phone", **phone}]
+    usd = {
+        **empty,
+        "clicks": 2,
+        "changed": 1,
+        "old_invalid": 2,
+        "new_invalid": 1,
+        "cost_micros": 30,
+        "changed_micros": 20,
+        "charged_micros": 20,
+    }
+    eur = {**empty, "clicks": 2, "changed": 2, "new_invalid": 2, "cost_micros": 40, "changed_micros": 40, "credited_micros": 40}
+    assert found.currencies.to_dict("records") == [{"currency": "EUR", **eur}, {"currency": "USD", **usd}]
+    assert found.advertisers.to_dict("records") == [
+        {"advertiser_id": "y", "currency": "EUR", **eur},
+        {"advertiser_id": "x", "currency": "USD", **usd},
+    ]
+    assert found.undecided == 1
+
+
+def test_the_driver_gets_few_advertisers_among_them_those_that_differ_most(spark: SparkSession) -> None:
+    made = [("desktop", f"a{number:03d}", "USD", 10, False, False) for number in range(300) for _ in range(2)]
+    made += [("desktop", "dear", "USD", 10**6, False, True), *[("desktop", "changed", "USD", 0, False, True)] * 2]
+    found = decided_alike(spark.createDataFrame(made, DECIDED), "7", min_clicks=2)
+    assert {"dear", "changed"} <= set(found.advertisers["advertiser_id"])
+    assert len(found.advertisers) <= 150
+
+
+# The job's part, on the little lake of tests/worlds.py.
+
+
+@pytest.fixture
+def job(lake: Lake, conf: Config) -> Job:
+    worlds.fill(lake, conf)
+    spec = {"entities": {"ip": ["ip_key"]}, "counters": [{"entity": "ip", "measure": "clicks", "windows": ["1h"]}]}
+    changed = {"features": {**spec, "time_of_click": False, "logged_in": True}}
+    job = Job(conf.model_copy(update=changed), "run-1", worlds.NOW, Console(quiet=True), actor="test")
+    job.__dict__.update(lake=lake, spark=lake.spark)  # the session of the tests, as if it had started already
+    lake.append(frame(lake.spark, PURCHASES, [purchase("o1", worlds.FIRST + timedelta(hours=12))]), PURCHASES)
+    lake.append(frame(lake.spark, REJECTS, [reject("clicks", "no id", worlds.NOW, 1)]), REJECTS)
+    return job
+
+
+def judging(job: Job) -> DataFrame:
+    """The first day's clicks as `train.labelled_clicks` gives them."""
+    stored = job.lake.read(features_table(SPEC), worlds.DAYS[:1]).select("click_id", "ip_clicks_1h")
+    labels = job.lake.read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason")
+    made = job.lake.read(CLICKS, worlds.DAYS[:1]).where("upstream_filter is null").drop("upstream_filter")
+    return made.join(labels, "click_id").join(stored, "click_id").withColumn("slice", slice_name(("device", "login")))
+
+
+def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:
+    days = train.Days(worlds.DAYS[:1], [], [])
+    checks, features = train.check_data(job, days, judging(job), None)
+    seen = {check.name: check for check in checks}
+    assert seen["purchasing clicks"].observed == 2
+    assert seen["share of rejects"].observed == pytest.approx(1 / 34)  # of 32 clicks and an order
+    assert seen["labelled clicks of a day without features"].observed == 0
+    assert features["days"] == ["2026-03-01"]
+    assert sum(features["shares"]["ip_clicks_1h"].values()) == pytest.approx(1)
+    assert json.loads(json.dumps(features)) == features
+    unlike = {"bins": 1, "days": ["2026-02-01"], "shares": {"ip_clicks_1h": {"40": 1.0}, "gone": {"1": 1.0}}}
+    champion = worlds.version("1", "champion")
+    champion.bundle.metrics[REFERENCE] = unlike
+    against, _ = train.check_data(job, days, judging(job), champion)
+    moved = next(check for check in against if check.name == "drift of ip_clicks_1h")
+    assert not moved.passed
+    assert "2026-02-01" in moved.advice
+    for text in {check.query for check in [*checks, *against, *champion_rows(job)]} - {""}:
+        assert look.sql(job, text).summary["rows"] is not None, text
+
+
+def champion_rows(job: Job) -> list[Check]:
+    return judged(job, worlds.version("3", "champion"))
+
+
+def judged(job: Job, champion: Version | None) -> list[Check]:
+    new = worlds.version("1").bundle
+    new.metrics["calibration_outcomes"] = {"desktop/guest": "quadratic", "phone/guest": "linear"}
+    base = {
+        "clicks": 8,
+        "purchasing": 2,
+        "purchasing_invalid": 0,
+        "fpr": 0.0,
+        "heavy": 0,
+        "heavy_invalid": 0,
+        "coverage": float("nan"),
+        "ivr": 0.2,
+    }
+    table = pd.DataFrame([{**base, "slice": name} for name in ("desktop/guest", "phone/guest", TOTAL)])
+    summary = {"judging": table, "comparison": []}
+    days = train.Days([], [], worlds.DAYS[:1])
+    bounds = job.conf.guardrails.model_copy(update={"min_slice_clicks": 1, "min_advertiser_clicks": 1})
+    job.conf = job.conf.model_copy(update={"guardrails": bounds})
+    rows_of = judging(job).withColumn("part", worlds.F.lit("judging"))
+    return train.check_judging(job, days, rows_of, new, summary, champion)
+
+
+def test_the_champion_decides_the_same_clicks_by_its_own_slices(job: Job) -> None:
+    """Version 1 invalidates from two earlier clicks on, version 3 from one: scores of 0 to 7 earlier clicks of two addresses."""
+    seen = {check.name: check for check in judged(job, worlds.version("3", "champion"))}
+    both = decided_alike(
+        train.decided_by_both(
+            job, train.Days([], [], worlds.DAYS[:1]), judging(job), worlds.version("1").bundle, worlds.version("3").bundle
+        ),
+        "3",
+        min_clicks=1,
+    )
+    assert both.slices["clicks"].sum() == 15  # 16 without the one that upstream made free
+    found = seen["clicks decided otherwise than by the champion"]
+    assert found.observed == pytest.approx(both.slices["changed"].sum() / 15)
+    assert 0 < found.observed < 1
+    assert both.slices["old_invalid"].sum() > both.slices["new_invalid"].sum()
+    assert any(name.startswith("money decided otherwise in USD") for name in seen)
+    same = {check.name: check for check in judged(job, worlds.version("1", "champion"))}
+    assert same["clicks decided otherwise than by the champion"].observed == 0
+    assert [row["verdict"] for row in rows(list(same.values())) if "champion" in row["check"]] == ["passed"]
+
+
+def test_a_champion_of_another_spec_is_not_compared_where_the_lake_lacks_its_features(job: Job, conf: Config) -> None:
+    other = Version("9", "champion", worlds.bundle(1.0, -1.0, {}, conf.spec))
+    checks = [check for check in judged(job, other) if "champion" in check.name or "jump" in check.name]
+    assert {check.verdict for check in checks} == {"not judged"}
+    assert f"features of spec {conf.spec.spec_id}, which champion 9 reads" in checks[0].advice
+    assert check_champion(None, why="none", bounds=conf.guardrails, days=worlds.DAYS)[0].verdict == "not judged"
