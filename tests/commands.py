@@ -19,6 +19,14 @@ SMALL = {
     "guardrails.min_hour_clicks": "50",
     "guardrails.min_purchasing": "50",
     "guardrails.max_judging_fpr": "0.5",
+    # Two epochs on so few clicks make no good model, and one robot is a large part of a day.
+    "guardrails.max_slice_fpr": "1.0",
+    "guardrails.min_slice_coverage": "0.0",
+    "guardrails.max_global_slices": "1.0",
+    "guardrails.max_baseline_lead": "1.0",
+    "guardrails.max_missing_users": "1.0",
+    "guardrails.max_drift": "1.0",
+    "guardrails.max_day_drift": "3.0",
     "weights.max_weight": "500",
     "weights.min_cell": "5",
 }

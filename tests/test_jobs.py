@@ -82,7 +82,7 @@ def never_decided_replay(world: World) -> None:
 
 
 def test_daily_is_idempotent_by_date_and_a_guardrail_leaves_the_champion(world: World) -> None:
-    words = ("daily", "--date", "2025-03-21", "--set", "guardrails.min_human_density=1.0")
+    words = ("daily", "--date", "2025-03-21", "--set", "guardrails.min_purchasing=1000000")
     kept = (tables.CLICKS, tables.LABELS, tables.DECISIONS, tables.MODEL_PROMOTIONS)
     first = world.ok(*words, code=4)
     versions = [world.lake.version(table) for table in kept]
