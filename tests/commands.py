@@ -19,7 +19,6 @@ SMALL = {
     "guardrails.min_hour_clicks": "50",
     "guardrails.min_purchasing": "50",
     "guardrails.max_judging_fpr": "0.5",
-    "weights.max_weight": "500",
     "weights.min_cell": "5",
 }
 

@@ -29,12 +29,13 @@ SPEC = FeatureSpec.from_dict(
     }
 )
 FEATURES = tuple(column.name for column in SPEC.columns)
+INPUTS = len(FEATURES) + 2  # flags: user_clicks_1h, ip_since_prev
 
 
 def layers(*widths: int, seed: int = 3) -> tuple[bundle.Layer, ...]:
     rng = np.random.default_rng(seed)
     return tuple(
-        (rng.normal(size=(out, into)).astype(np.float32), rng.normal(size=out).astype(np.float32))
+        (rng.normal(scale=0.3, size=(out, into)).astype(np.float32), rng.normal(size=out).astype(np.float32))
         for into, out in zip(widths[:-1], widths[1:], strict=True)
     )
 
@@ -46,7 +47,7 @@ def made_bundle() -> Bundle:
         spec=SPEC,
         features=FEATURES,
         preparation=measured,
-        layers=layers(len(FEATURES), 64, 32, 1),
+        layers=layers(INPUTS, 64, 32, 1),
         slices=("device", "login"),
         thresholds={"desktop/guest": 0.75, "phone/guest": 1},
         default_threshold=0.9123,
@@ -90,6 +91,7 @@ def test_preparation_fills_counts_with_zero_and_gaps_with_the_longest_window() -
     assert prep.names == FEATURES
     assert prep.fill == (0.0, 0.0, 604800.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     assert prep.log == (True, True, True, False, False, False, False, False)
+    assert prep.flags == ("user_clicks_1h", "ip_since_prev")
 
 
 def test_prepare_by_hand() -> None:
@@ -97,7 +99,9 @@ def test_prepare_by_hand() -> None:
     row = np.array([[3.0, np.nan, np.nan, 0.5, -0.5, 0.0, 1.0, 1.0]])
     raw = [np.log(4), 0, np.log(604801), 0.5, -0.5, 0, 1, 1]
     expected = [(value - 0.1 * i) / (1 + i / 3) for i, value in enumerate(raw)]
-    np.testing.assert_allclose(bundle.prepare(made, row), [expected], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(bundle.prepare(made, row), [[*expected, 0, 1]], rtol=1e-12, atol=1e-15)
+    row[0, 0], row[0, 2] = np.nan, 5.0
+    assert bundle.prepare(made, row)[0, -2:].tolist() == [1, 0]
 
 
 def test_forward_by_hand() -> None:
@@ -152,7 +156,7 @@ def test_wrong_number_of_features_is_an_error() -> None:
 
 
 def test_overflowing_weights_are_an_error() -> None:
-    huge = [(np.full_like(weight, 3e38), np.full_like(bias, 3e38)) for weight, bias in layers(len(FEATURES), *[8] * 9, 1)]
+    huge = [(np.full_like(weight, 3e38), np.full_like(bias, 3e38)) for weight, bias in layers(INPUTS, *[8] * 9, 1)]
     with pytest.raises(InputError, match="after layer"):
         bundle.forward(replace(made_bundle(), layers=tuple(huge)), np.ones((1, len(FEATURES))))
 
@@ -270,6 +274,7 @@ BAD_CONTENT = {
     "in std": lambda c: c["preparation"]["std"].__setitem__(0, 0),
     "std >= 1e-06": lambda c: c["preparation"]["std"].__setitem__(0, 0.0),
     "8 values": lambda c: c["preparation"]["mean"].pop(),
+    "flags of features of the spec, each once": lambda c: c["preparation"]["flags"].append("user_clicks_1h"),
     "missing key 'fill'": lambda c: c["preparation"].pop("fill"),
     "NaN is not a number": lambda c: c["metrics"].update(a=float("nan")),
 }
@@ -303,7 +308,7 @@ def test_layers_that_do_not_fit_are_refused(saved: tuple[Path, str]) -> None:
 
 def test_an_inconsistent_bundle_is_not_saved(tmp_path: Path) -> None:
     for broken in (
-        replace(made_bundle(), layers=layers(len(FEATURES), 4, 2)),
+        replace(made_bundle(), layers=layers(INPUTS, 4, 2)),
         replace(made_bundle(), layers=()),
         replace(made_bundle(), default_threshold=float("nan")),
         replace(made_bundle(), metrics={"fpr": float("nan")}),
@@ -311,4 +316,4 @@ def test_an_inconsistent_bundle_is_not_saved(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError):
             bundle.save(broken, tmp_path / "broken")
-    assert set(asdict(bundle.preparation_for(SPEC))) == {"names", "fill", "log", "mean", "std"}
+    assert set(asdict(bundle.preparation_for(SPEC))) == {"names", "fill", "log", "mean", "std", "flags"}

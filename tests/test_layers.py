@@ -28,7 +28,7 @@ HOMES = {
     "mlflow": {"slidr/registry.py"},
     "cvxpy": {"slidr/calibration.py"},
     "petastorm": {"slidr/training/data.py"},
-    "torch": {"slidr/models.py", "slidr/training/data.py", "slidr/training/loop.py"},
+    "torch": {"slidr/models/network.py", *(f"slidr/training/{name}.py" for name in ("data", "distributed", "loop", "progress"))},
     "delta": {"slidr/lake.py"},
 }
 BASE = ["slidr.cli", "slidr.features.counters", "slidr.scoring", "slidr.replay.plan", "slidr.replay.apply", "slidr.monitoring"]

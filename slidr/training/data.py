@@ -4,7 +4,7 @@ Shapes: B clicks of a batch, R clicks of a row group, C columns, F features.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,23 +24,39 @@ from slidr.training.snapshot import Manifest, load_manifest, write_snapshot
 # Petastorm 0.13.1 uses pyarrow's legacy dataset, which is deprecated at every call; both are pinned together.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 
-__all__ = ["Manifest", "batches", "feature_statistics", "load_manifest", "write_snapshot"]
+__all__ = ["Manifest", "batches", "feature_statistics", "load_manifest", "steps", "write_snapshot"]
+
+Batch = tuple[Tensor, Tensor, Tensor]
+Step = dict[int, Batch]  # by lane
 
 
-def batches(manifest: Manifest, *, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """One epoch as float32 tensors (raw features x_BF, label y_B, weight w_B), shuffled by seed + epoch.
+def steps(manifest: Manifest, lanes: Sequence[int], *, batch_size: int, seed: int, epoch: int) -> Iterator[Step]:
+    """One epoch of some lanes: as many steps as the whole snapshot has, each with the batches of the lanes that still have clicks.
+
+    Every lane reads for itself, in an order of its own by seed and epoch, so its batches are the same whoever reads the others.
+    """
+    batch_of = {lane: batches(manifest, lane, rows=manifest.share(batch_size), seed=seed, epoch=epoch) for lane in lanes}
+    for _ in range(manifest.steps(batch_size)):
+        step = {lane: next(lane_batches, None) for lane, lane_batches in batch_of.items()}
+        yield {lane: batch for lane, batch in step.items() if batch is not None}
+    for lane_batches in batch_of.values():
+        next(lane_batches, None)  # past its last batch: there it checks that every row was read
+
+
+def batches(manifest: Manifest, lane: int, *, rows: int, seed: int, epoch: int) -> Iterator[Batch]:
+    """One epoch of a lane in batches of `rows` clicks: raw features x_BF (NaN for NULL), label y_B, weight w_B, float32.
 
     Row groups come in random order and rows are shuffled within; the last batch may be smaller. Raises InputError where
     the rows read are not the manifest's.
     """
-    if seed + epoch < 1:
+    if seed < 1:
         raise ConfigError(f"expected a seed of at least 1, found {seed}: petastorm takes 0 for no seed; set training.seed")
     rest_CR = np.empty((len(manifest.columns), 0), dtype=np.float32)
-    for group_CR in _row_groups(manifest, seed=seed + epoch):
+    for group_CR in _row_groups(manifest, lane, seed=seed + epoch * manifest.lanes + lane):
         rest_CR = np.concatenate([rest_CR, group_CR], axis=1)
-        whole = rest_CR.shape[1] - rest_CR.shape[1] % batch_size
-        for start in range(0, whole, batch_size):
-            yield _tensors(rest_CR[:, start : start + batch_size])
+        whole = rest_CR.shape[1] - rest_CR.shape[1] % rows
+        for start in range(0, whole, rows):
+            yield _tensors(rest_CR[:, start : start + rows])
         rest_CR = rest_CR[:, whole:]
     if rest_CR.shape[1]:
         yield _tensors(rest_CR)
@@ -49,12 +65,13 @@ def batches(manifest: Manifest, *, batch_size: int, seed: int, epoch: int) -> It
 def feature_statistics(manifest: Manifest, preparation: Preparation) -> Preparation:
     """The preparation with mean and std of the snapshot's filled, log-scaled features, unweighted; constant features get std 1.
 
-    One pass in float64 in the order of the manifest, so equal snapshots give equal digits.
+    One pass in float64 in the order of the lanes, so equal snapshots give equal digits.
     """
-    log_F = np.array(preparation.log)
+    log_F, fill_F = np.array(preparation.log), np.array(preparation.fill)
     rows, mean_F, square_F = 0, np.zeros(len(log_F)), np.zeros(len(log_F))
-    for group_CR in _row_groups(manifest, seed=None):
+    for group_CR in (group_CR for lane in range(manifest.lanes) for group_CR in _row_groups(manifest, lane, seed=None)):
         x_RF = group_CR[:-2].T.astype(np.float64, order="C")
+        x_RF = np.where(np.isnan(x_RF), fill_F, x_RF)
         x_RF = np.where(log_F, np.log1p(np.where(log_F, x_RF, 0.0)), x_RF)
         # Chan's update: squares are summed around the mean, so nothing cancels.
         delta_F = x_RF.mean(axis=0) - mean_F
@@ -66,25 +83,28 @@ def feature_statistics(manifest: Manifest, preparation: Preparation) -> Preparat
     return replace(preparation, mean=tuple(mean_F.tolist()), std=tuple(std_F.tolist()))
 
 
-def _row_groups(manifest: Manifest, *, seed: int | None) -> Iterator[NDArray[np.float32]]:
-    """Each row group once as float32 (C, R); in random order, its rows too, where a seed is given."""
+def _row_groups(manifest: Manifest, lane: int, *, seed: int | None) -> Iterator[NDArray[np.float32]]:
+    """Each row group of a lane once as float32 (C, R); in random order, its rows too, where a seed is given."""
     rows = 0
-    with _reader(manifest, seed) as reader:
+    with _reader(manifest, lane, seed) as reader:
         for group in reader:
             group_CR = np.stack([getattr(group, name) for name in manifest.columns])
             if group_CR.dtype != np.float32:
                 raise InputError(f"expected float32 columns in the snapshot {manifest.folder}, found {group_CR.dtype}; train again")
             rows += group_CR.shape[1]
             yield group_CR
-    if rows != manifest.rows:
-        raise InputError(f"expected {manifest.rows} rows of the snapshot {manifest.folder}, read {rows}; its files changed: train again")
+    if rows != manifest.lane_rows(lane):
+        raise InputError(
+            f"expected {manifest.lane_rows(lane)} rows in lane {lane} of the snapshot {manifest.folder}, read {rows}; "
+            "its files changed: train again"
+        )
 
 
 @contextmanager
-def _reader(manifest: Manifest, seed: int | None) -> Iterator[Reader]:
+def _reader(manifest: Manifest, lane: int, seed: int | None) -> Iterator[Reader]:
     # The dummy pool reads in this thread. Petastorm 0.13.1's thread pool tests "all workers are idle" before "all work was
     # handed out", so it ends early now and then and drops row groups without an error. One reader per epoch: it shuffles once.
-    urls = [f"file://{Path(manifest.folder, file.path).absolute()}" for file in manifest.files]
+    urls = [f"file://{Path(manifest.folder, file.path).absolute()}" for file in manifest.lane(lane)]
     shuffle = seed is not None
     try:
         reader = make_batch_reader(
@@ -107,7 +127,7 @@ def _reader(manifest: Manifest, seed: int | None) -> Iterator[Reader]:
         ) from error
 
 
-def _tensors(batch_CB: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
+def _tensors(batch_CB: NDArray[np.float32]) -> Batch:
     # Transposed batch by batch: that stays in the cache, a whole row group does not.
     return (
         torch.from_numpy(np.ascontiguousarray(batch_CB[:-2].T)),
