@@ -84,7 +84,7 @@ def test_which_lakes_need_spark() -> None:
 
 def test_a_catalog_goes_through_spark_with_the_same_rules(spark: SparkSession, tmp_path: Path) -> None:
     spark.sql("CREATE SCHEMA promoted LOCATION '" + str(tmp_path / "promoted") + "'")  # noqa: S608
-    lake = Lake(spark, str(tmp_path), "spark_catalog.promoted")
+    lake = Lake(spark, str(tmp_path), "promoted")
     try:
         log.create(lake)
         first, second = log.read(lake), log.read(lake)

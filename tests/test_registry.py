@@ -4,16 +4,21 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
+from slidr.jobs import daily, models, replay, score
 from typer.testing import CliRunner
 
 from slidr import bundle, direct, session
@@ -23,6 +28,7 @@ from slidr.direct import Place
 from slidr.errors import ConflictError, InputError, ModelRefusedError, NothingToDoError
 from slidr.registry import Registry, log
 from slidr.registry.store import Store
+from slidr.run import Job
 from slidr.tables import MODEL_PROMOTIONS, RUNS
 from tests.bundles import constant
 
@@ -341,6 +347,28 @@ def test_no_way_to_score_with_a_revoked_version(registry: Registry, conf: Config
     assert registry.inspect("1").state == "revoked"
 
 
+def test_the_commands_refuse_a_revoked_version(registry: Registry, conf: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before they read a click: score, daily, and both steps of a replay, also of one that was planned before."""
+    stable_versions(registry, conf, 1)
+    registry.revoke("1", now=NOW, actor="ann", reason="for cause")
+    job = Job(conf.model_copy(update={"registry": registry.conf}), "run", NOW, Console(quiet=True), actor="ann")
+    job.__dict__.update(lake=registry.lake, place=registry.lake)
+    monkeypatch.setattr(replay.audit, "require_plan", lambda *_: SimpleNamespace(pins={"version": "1"}))
+    day = ("2026-03-18", "2026-03-19")
+    for command in (
+        lambda: score.score(job, *day, model="1"),
+        lambda: replay.plan(job, *day, model="1"),
+        lambda: replay.apply(job, "0" * 16),
+        lambda: daily.decide(job, "1"),
+        lambda: models.export(job, "1", tmp_path / "out"),
+    ):
+        with pytest.raises(ModelRefusedError, match="for cause"):
+            command()
+    for which in ("champion", "stable"):
+        with pytest.raises(ModelRefusedError, match="found none"):
+            score.score(job, *day, model=which)
+
+
 def test_tampering_in_the_store_is_refused(registry: Registry, conf: Config, tmp_path: Path) -> None:
     stable_versions(registry, conf, 1)
     stored = next((tmp_path / "artifacts").rglob("weights.safetensors"))
@@ -393,9 +421,6 @@ def test_rolling_back_without_a_champion_says_so(registry: Registry) -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """A tracking server on sqlite that passes artifacts through."""
-    import socket
-    import urllib.request
-
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -420,24 +445,40 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("artifacts", ["mlflow-artifacts:/", "mlflow-artifacts:/slidr"])
-def test_a_tracking_server_does_as_well(registry: Registry, conf: Config, tmp_path: Path, server: str, artifacts: str) -> None:
-    remote = Registry(RegistryConf(uri=server, artifacts=artifacts, name="slidr"), Place(str(tmp_path / "remote")))
-    remote.init()
-    remote.init()
-    (tmp_path / "remote").mkdir(exist_ok=True)
-    stable_versions(remote, conf, 2)
-    assert remote.store.client.get_model_version("slidr", "1").source.startswith(f"{artifacts.rstrip('/')}/")
-    assert float(remote.load("champion").bundle.layers[0][1][0]) == 2.0
-    assert remote.rollback(now=NOW, **WHO) == ("2", "1")
-    assert str(remote.store.client.get_model_version_by_alias("slidr", "champion").version) == "1"
-    assert bundle.load(tmp_path / "out", remote.export("1", tmp_path / "out").bundle.sha256).metrics == {"judging_ivr": 0.1}
-    stored = next(path for path in (tmp_path / "served").rglob("weights.safetensors") if path.is_file())
+def test_a_tracking_server_does_as_well(registry: Registry, conf: Config, tmp_path: Path, server: str) -> None:
+    """Once with all artifacts of the server below the root, once with a part of them."""
+    (tmp_path / "remote").mkdir()
+    for name, artifacts in (("all", "mlflow-artifacts:/"), ("part", "mlflow-artifacts:/slidr")):
+        remote = Registry(RegistryConf(uri=server, artifacts=artifacts, name=name), Place(str(tmp_path / "remote" / name)))
+        (tmp_path / "remote" / "pictures").mkdir(exist_ok=True)
+        remote.init()
+        stable_versions(remote, conf, 2)
+        assert remote.store.client.get_model_version(name, "1").source.startswith(f"{artifacts.rstrip('/')}/")
+        assert float(remote.load("champion").bundle.layers[0][1][0]) == 2.0
+        assert remote.rollback(now=NOW, **WHO) == ("2", "1")
+        assert str(remote.store.client.get_model_version_by_alias(name, "champion").version) == "1"
+        exported = remote.export("champion", tmp_path / "out" / name).bundle.sha256
+        assert bundle.load(tmp_path / "out" / name, exported).metrics == {"judging_ivr": 0.1}
+    one_bundle_is_tampered_with(remote, tmp_path / "served" / "slidr")
+
+
+def one_bundle_is_tampered_with(remote: Registry, served: Path) -> None:
+    """A file more than three is refused before anything is fetched, a changed byte after; the other version is as good as before."""
+    stored = next(served.rglob("weights.safetensors"))
     (stored.parent / "more.py").write_text("raise SystemExit")
-    refused = 0
+    assert sorted(refusals(remote)) == ["", "more.py"]
+    (stored.parent / "more.py").unlink()
+    data = stored.read_bytes()
+    stored.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert sorted(refusals(remote)) == ["", "manifest names"]
+
+
+def refusals(remote: Registry) -> Iterator[str]:
+    """Which of the known reasons each version is refused for; empty where it loads."""
     for number in ("1", "2"):
         try:
             remote.load(number)
         except ModelRefusedError as error:
-            refused += "more.py" in str(error)
-    assert refused == 1
+            yield next(reason for reason in ("more.py", "manifest names") if reason in str(error))
+        else:
+            yield ""
