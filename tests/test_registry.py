@@ -256,6 +256,18 @@ def test_a_rollback_does_not_mind_a_training_that_registers_meanwhile(
     assert [e["event_no"] for e in registry.events()] == list(range(1, 10))
 
 
+def test_marking_stable_does_not_mind_a_promotion_meanwhile(registry: Registry, conf: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in ("1", "2"):
+        register(registry, conf, number)
+    registry.promote("1", now=NOW, **WHO)
+    seen = iter([log.read(registry.lake)])
+    registry.promote("2", now=NOW, **WHO)
+    real = log.read
+    monkeypatch.setattr(log, "read", lambda lake: next(seen, None) or real(lake))
+    registry.mark_stable("1", now=NOW, **WHO)
+    assert (registry.states().champion, registry.states().state["1"]) == ("2", "stable")
+
+
 def test_a_champion_that_is_revoked_meanwhile_is_not_promoted(registry: Registry, conf: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     register(registry, conf, "1")
     seen = log.read(registry.lake)
