@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 BASE = [
     "pyspark>=4.0.1,<4.1",
     "delta-spark==4.4.0",
+    "deltalake>=1.6,<2",  # model_promotions without a JVM
     "pyarrow==14.0.2",
     "numpy>=1.26,<2",
     "pandas>=2.2,<3",

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -259,6 +260,96 @@ def test_oversized_header_and_file_are_refused(saved: tuple[Path, str]) -> None:
         file.truncate((64 << 20) + 1)
     with pytest.raises(ModelRefusedError, match="at most"):
         bundle.load(saved[0], None)
+
+
+CODE = ("exec", "compile", "import", "pickle.find_class", "marshal.loads", "os.system", "subprocess.Popen", "ctypes.dlopen", "os.mkdir")
+watched: list[str] | None = None
+
+
+def _audit(event: str, _: tuple[object, ...]) -> None:
+    if watched is not None and event in CODE:
+        watched.append(event)
+
+
+sys.addaudithook(_audit)
+
+
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def plant(folder: Path, name: str, marker: Path) -> None:
+    """A pickle that makes the marker when it is loaded, as a file of its own."""
+    (folder / name).write_bytes(pickle.dumps(Payload(marker)))
+
+
+def header_of(folder: Path, tensors: object) -> None:
+    header = (tensors if isinstance(tensors, str) else json.dumps(tensors)).encode()
+    (folder / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 64)
+
+
+def linked(folder: Path, marker: Path) -> None:
+    plant(folder.parent, "outside", marker)
+    (folder / "weights.safetensors").unlink()
+    (folder / "weights.safetensors").symlink_to(folder.parent / "outside")
+
+
+def tensor(dtype: str, shape: list[int], end: int) -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}
+
+
+TAMPERED: dict[str, Callable[[Path, Path], object]] = {
+    "tampered byte": lambda f, _: flip(f / "weights.safetensors"),
+    "pickle beside": lambda f, m: plant(f, "model.pkl", m),
+    "code beside": lambda f, m: (f / "__init__.py").write_text(f"import os; os.mkdir({str(m)!r})"),
+    "hidden file beside": lambda f, m: plant(f, ".weights", m),
+    "folder beside": lambda f, _: (f / "code").mkdir(),
+    "pickle as weights": lambda f, m: plant(f, "weights.safetensors", m),
+    "pickle as content": lambda f, m: plant(f, "bundle.json", m),
+    "pickle as manifest": lambda f, m: plant(f, "MANIFEST.json", m),
+    "link": linked,
+    "dots in a tensor's name": lambda f, _: header_of(f, {"../0.weight": tensor("F32", [1, 8], 32), "0.bias": tensor("F32", [1], 4)}),
+    "oversized header": lambda f, _: header_of(f, " " * (1 << 20) + "{}"),
+    "nested header": lambda f, _: header_of(f, "[" * 1000),
+    "shape that overflows": lambda f, _: header_of(f, {"0.weight": tensor("F32", [1 << 62, 8], 32)}),
+    "offsets outside": lambda f, _: header_of(f, {"0.weight": tensor("F32", [1, 8], 1 << 40)}),
+    "no offsets": lambda f, _: header_of(f, {"0.weight": {"dtype": "F32", "shape": [1]}}),
+    "numbers of another kind": lambda f, _: header_of(f, {"0.weight": tensor("BF16", [4, 8], 64)}),
+    "numbers of no kind": lambda f, _: header_of(f, {"0.weight": tensor("object", [1, 8], 64)}),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "unsealed"])
+def test_no_code_runs_whatever_lies_in_the_folder(saved: tuple[Path, str], tmp_path: Path, how: str, sealed: bool) -> None:
+    """Tampered with by somebody who makes a new manifest (`sealed`) or not; nobody else's hash is known to the loader."""
+    global watched
+    folder, marker = saved[0], tmp_path / "marker"
+    bundle.load(folder, None)  # what is imported or compiled once is not what this is about
+    TAMPERED[how](folder, marker)
+    if sealed and how not in ("tampered byte", "pickle as manifest"):
+        reseal(folder)
+    watched = []
+    try:
+        with pytest.raises(ModelRefusedError):
+            bundle.load(folder, None)
+    finally:
+        ran, watched = watched, None
+    assert ran == []
+    assert not marker.exists()
+
+
+def test_the_watch_sees_code(tmp_path: Path) -> None:
+    global watched
+    plant(tmp_path, "x", tmp_path / "marker")
+    watched = []
+    try:
+        pickle.loads((tmp_path / "x").read_bytes())  # noqa: S301
+    finally:
+        ran, watched = watched, None
+    assert "pickle.find_class" in ran
+    assert (tmp_path / "marker").exists()
 
 
 BAD_CONTENT = {
