@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 BASE = [
     "pyspark>=4.0.1,<4.1",
     "delta-spark==4.4.0",
+    "deltalake>=1.6,<2",  # model_promotions without a JVM
     "pyarrow==14.0.2",
     "numpy>=1.26,<2",
     "pandas>=2.2,<3",
@@ -47,7 +48,11 @@ setup(
     python_requires=">=3.10,<3.13",
     packages=[*find_packages(include=["slidr", "slidr.*"]), "slidr.conf", "slidr.conf.sources", "slidr.jobs"],
     package_dir={"slidr": "slidr", "slidr.conf": "conf", "slidr.jobs": "jobs"},
-    package_data={"slidr.conf": ["*.yaml"], "slidr.conf.sources": ["*.yaml"], "slidr": ["**/*.html.j2", "**/*.json", "simulator/LICENSE*"]},
+    package_data={
+        "slidr.conf": ["*.yaml", "*.sh"],
+        "slidr.conf.sources": ["*.yaml"],
+        "slidr": ["**/*.html.j2", "**/*.json", "simulator/LICENSE*"],
+    },
     install_requires=BASE,
     extras_require={"train": TRAIN, "test": TEST, "bench": BENCH},
     entry_points={"console_scripts": ["slidr = slidr.cli:main"]},

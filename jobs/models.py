@@ -1,39 +1,49 @@
-"""Model versions: spark-submit jobs/models.py list --conf FILE"""
+"""Model versions: spark-submit jobs/models.py list --conf FILE. Starts no Spark session unless the lake is in a catalog."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from slidr.options import Reason, VersionNumber
+from slidr.options import Reason, VersionNumber, parse_time
 from slidr.run import Job, Outcome
 
-Folder = Annotated[Path, typer.Argument(help="Folder that gets a copy of the bundle.")]
+Folder = Annotated[Path, typer.Argument(help="New or empty folder that becomes the bundle.")]
+At = Annotated[str | None, typer.Option("--at", help="As it was at this time: a date (UTC midnight) or ISO 8601 with an offset.")]
+Leave = Annotated[str | None, typer.Option("--leave", help="The version to leave; does nothing where another one decides already.")]
 
 
-def list_versions(job: Job) -> Outcome:
-    """Lists all versions with their state."""
-    registry = _registry(job)
-    states = registry.states()
+def list_versions(job: Job, at: At = None) -> Outcome:
+    """Lists all versions: their state, since when, by whom and why, and which one decides."""
+    from slidr import registry
+
+    events = _registry(job).events()
+    states = registry.at(events, parse_time(at, "--at")) if at else registry.fold(events)
     rows = [
         {
             "version": number,
-            "state": state,
-            "decides now": "yes" if number == states.champion else "",
+            "state": event["to_state"],
+            "since": _minute(event["event_time"]),
+            "by": event["actor"],
+            "why": event["reason"],
+            "decides since": _minute(states.since[number]) if number == states.champion else "",
             "bundle": states.bundle_sha256[number][:12],
         }
-        for number, state in states.state.items()
+        for number, event in states.given_by.items()
     ]
-    return Outcome({"champion": states.champion, "versions": rows}, {"Model versions": rows})
+    when = f"At {parse_time(at, '--at').isoformat()}" if at else "Now"
+    said = f"{when} {f'version {states.champion} decides' if states.champion else 'no version decides'}."
+    return Outcome({"champion": states.champion, "at": at, "versions": rows}, {"Model versions": rows}, said)
 
 
 def show(job: Job, version: VersionNumber) -> Outcome:
     """Shows one version: thresholds, metrics, and its history."""
     registry = _registry(job)
-    loaded = registry.load(version)
+    loaded = registry.inspect(version)
     history = [
-        {"when": f"{e['event_time']:%Y-%m-%d %H:%M}", "to": e["to_state"], "by": e["actor"], "why": e["reason"]}
+        {"when": _minute(e["event_time"]), "from": e["from_state"], "to": e["to_state"], "by": e["actor"], "why": e["reason"]}
         for e in registry.events()
         if e["model_version"] == loaded.number
     ]
@@ -65,30 +75,39 @@ def mark_stable(job: Job, version: VersionNumber, reason: Reason) -> Outcome:
     return Outcome({"stable": version}, said=f"Version {version} is stable.")
 
 
-def rollback(job: Job, reason: Reason) -> Outcome:
+def rollback(job: Job, reason: Reason, leave: Leave = None) -> Outcome:
     """Goes back to the stable version that was champion last before; the one it leaves becomes suspect."""
-    left, taken = _registry(job).rollback(now=job.now, actor=job.actor, reason=reason)
-    return Outcome({"left": left, "champion": taken}, said=f"Version {taken} decides now; version {left} is suspect.")
+    gone = _registry(job).rollback(now=job.now, actor=job.actor, reason=reason, leave=leave)
+    if gone is None:
+        return Outcome({"left": leave, "already": True}, said=f"Version {leave} was left before; nothing was changed.")
+    left, taken = gone
+    return Outcome({"left": left, "champion": taken}, said=f"Version {taken} decides now, no longer version {left}.")
 
 
 def revoke(job: Job, version: VersionNumber, reason: Reason) -> Outcome:
     """Marks a version as never to be used again."""
-    _registry(job).revoke(version, now=job.now, actor=job.actor, reason=reason)
-    return Outcome({"revoked": version}, said=f"Version {version} is revoked.")
+    registry = _registry(job)
+    registry.revoke(version, now=job.now, actor=job.actor, reason=reason)
+    champion = registry.states().champion
+    hint = "" if champion else " No version decides now; `slidr models rollback` or `promote` chooses one."
+    return Outcome({"revoked": version, "champion": champion}, said=f"Version {version} is revoked.{hint}")
 
 
 def export(job: Job, version: VersionNumber, folder: Folder) -> Outcome:
-    """Copies a version's bundle to a folder, after its hash was checked."""
-    registry = _registry(job)
-    registry.load(version)
-    path = registry.export(version, folder)
-    return Outcome({"version": version, "folder": str(path)}, said=f"Version {version} copied to {path}.")
+    """Copies a version's bundle, after its hash was checked, to a folder that scores without registry and Spark."""
+    taken = _registry(job).export(version, folder)
+    said = f"Version {taken.number} copied to {folder}; the hash to load it with is {taken.bundle.sha256}."
+    return Outcome({"version": taken.number, "folder": str(folder), "bundle_sha256": taken.bundle.sha256}, said=said)
 
 
-def _registry(job: Job):  # type: ignore[no-untyped-def]
+def _registry(job: Job) -> Any:
     from slidr.registry import Registry
 
-    return Registry(job.conf.registry, job.lake)
+    return Registry(job.conf.registry, job.place)
+
+
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%MZ}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr import evaluation, guardrails, plots, scoring, weights
@@ -214,7 +214,7 @@ def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str) -> tup
     """Weights, snapshot, network, thresholds and judgement; the bundle is complete, nothing is registered yet."""
     raked = rake(job, labelled)
     manifest, preparation = snapshot(job, labelled, raked, identity)
-    untuned = {name: fit(job, manifest, preparation, hidden, name) for name, hidden in networks(job).items()}
+    untuned = fit_all(job, manifest, preparation)
     job.say("choosing thresholds")
     found = method_curves(labelled, untuned)
     chosen_on = found["calibration"]["mlp"]
@@ -239,11 +239,6 @@ def rake(job: Job, labelled: DataFrame) -> weights.Raking:
     return weights.rake(cells, **job.conf.weights.model_dump())
 
 
-def networks(job: Job) -> dict[str, tuple[int, ...]]:
-    """Method -> units of the intermediate layers; without any it is logistic regression."""
-    return {"mlp": job.conf.training.hidden, "logistic": ()}
-
-
 def snapshot(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str) -> tuple[Any, Preparation]:
     """The training part as files for the loaders, and how its features are scaled; all networks learn from the same."""
     from slidr.training import data  # torch and petastorm take seconds to import and are not in the base install
@@ -263,23 +258,14 @@ def snapshot(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str
     return manifest, data.feature_statistics(manifest, preparation_for(spec))
 
 
-def fit(job: Job, manifest: Any, preparation: Preparation, hidden: tuple[int, ...], name: str) -> Bundle:
-    """One network trained on the snapshot, as a bundle that invalidates nothing yet."""
-    from slidr.models import Mlp, export_layers
-    from slidr.training import data, loop
+def fit_all(job: Job, manifest: Any, preparation: Preparation) -> dict[str, Bundle]:
+    """Every method trained on the snapshot, as a bundle that invalidates nothing yet."""
+    from slidr.training.methods import METHODS, School
 
-    conf = job.conf.training
-    loop.seeded(conf.seed)
-    model = Mlp(preparation, hidden)
-    loop.fit(
-        model,
-        lambda epoch: data.batches(manifest, batch_size=conf.batch_size, seed=conf.seed, epoch=epoch),
-        epochs=conf.epochs,
-        learning_rate=conf.learning_rate,
-        l2=conf.l2,
-        on_epoch=lambda epoch, loss: job.say(f"{name}: epoch {epoch + 1} of {conf.epochs}, loss {loss:.4f}, {manifest.rows:,} clicks"),
-    )
-    return draft(job, preparation, export_layers(model))
+    place = folder(job, "training", manifest.sha256[:12])
+    school = School(manifest, preparation, job.conf.training, job.conf.workers, job.spark, place, job.say)
+    fitted = {name: method(school) for name, method in METHODS.items()}
+    return {name: draft(job, learnt.preparation, learnt.layers) for name, learnt in fitted.items()}
 
 
 def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...]) -> Bundle:
@@ -293,19 +279,19 @@ def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...]) -> Bundle
         default_threshold=1.0,
         labels=job.conf.labels.model_dump(mode="json"),
         table_versions={},
-        config=job.conf.model_dump(mode="json", exclude={"lake", "work", "registry", "spark"}),
+        config=job.conf.meaning,
         libraries={name: installed(name) for name in LIBRARIES},
         metrics={},
     )
 
 
-def method_curves(labelled: DataFrame, networks: dict[str, Bundle]) -> dict[str, dict[str, dict[str, Curve]]]:
+def method_curves(labelled: DataFrame, methods: dict[str, Bundle]) -> dict[str, dict[str, dict[str, Curve]]]:
     """part -> method -> slice -> curve, of the calibration and judging clicks, in one pass; scored by the function that all
-    scoring uses. The velocity rule is judged beside the networks."""
+    scoring uses."""
     scored = labelled.where(F.col("part").isin("calibration", "judging"))
-    for name, bundle in networks.items():
+    for name, bundle in methods.items():
         scored = scoring.with_scores(scored, bundle, column=f"score_{name}")
-    scores = {name: F.col(f"score_{name}") for name in networks} | {"velocity": velocity(labelled.columns)}
+    scores = {name: F.col(f"score_{name}") for name in methods}
     by_method = F.explode(F.array(*[F.struct(F.lit(name).alias("method"), score.alias("score")) for name, score in scores.items()]))
     signs = ("is_purchase", "label_reason", "in_heavy_session")
     rows = scored.select("part", "slice", *signs, by_method.alias("by")).select("part", "slice", *signs, "by.*")
@@ -316,12 +302,6 @@ def method_curves(labelled: DataFrame, networks: dict[str, Bundle]) -> dict[str,
         part: {name: curves(histogram[(histogram["part"] == part) & (histogram["method"] == name)]) for name in scores}
         for part in ("calibration", "judging")
     }
-
-
-def velocity(columns: list[str]) -> Column:
-    """The velocity rule as a score: v / (1 + v) with v the clicks of the last hour of the user, else of the session."""
-    clicks = F.coalesce(*[F.col(name) for name in ("user_clicks_1h", "session_clicks_1h") if name in columns], F.lit(0))
-    return F.round(clicks / (clicks + 1.0), 6)
 
 
 def calibrate(job: Job, calibration_curves: dict[str, Curve]) -> Calibration:
@@ -349,7 +329,11 @@ def bundle_metrics(
     numbers |= {f"{row['method']}_ivr_at_budget": float(row["ivr"]) for row in comparison}
     plain: dict[str, Any] = {name: None if pd.isna(value) else float(value) for name, value in numbers.items()}
     notes = {row.slice: row.outcome for row in calibration.slices}
-    return plain | {"calibration_method": calibration.method, "calibration_outcomes": notes, "weights_dropped": list(raked.dropped)}
+    return plain | {
+        "calibration_method": calibration.method,
+        "calibration_outcomes": notes,
+        "weights_dropped": list(raked.dropped + raked.pooled),
+    }
 
 
 def table_versions(job: Job) -> dict[str, int]:

@@ -3,7 +3,8 @@
 A bundle folder holds exactly `weights.safetensors`, `bundle.json` (canonical JSON) and `MANIFEST.json` ({file: sha256}).
 The hash of the manifest names the version; nothing is parsed before its hash was checked.
 
-Shapes: B clicks, F features, O outputs of a layer. Scores are float64, 0 to 1, 6 decimals, higher = more robotic.
+Shapes: B clicks, F features, I inputs of the first layer (the features, then flags of missing ones), O outputs of a layer.
+Scores are float64, 0 to 1, 6 decimals, higher = more robotic.
 """
 
 import math
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from slidr.bundle_files import CONTENT, Layer, key_problems, read_files, refuse, write_files
 from slidr.errors import ConfigError, InputError
-from slidr.features.spec import SECOND, TIME_COLUMNS, FeatureSpec
+from slidr.features.spec import SECOND, TIME_COLUMNS, FeatureSpec, column_name
 
 Array = NDArray[np.float64]
 
@@ -27,18 +28,27 @@ DECIMALS = 6
 BLOCK = 2048  # clicks computed at a time: bounds memory
 DICTS = ("thresholds", "labels", "table_versions", "config", "libraries", "metrics")
 TYPES: dict[str, type] = {"format": int, "spec": dict, "preparation": dict, "features": list, "slices": list, "default_threshold": float}
-PREPARATION_TYPES: dict[str, type] = {"names": str, "fill": float, "log": bool, "mean": float, "std": float}
+PREPARATION_TYPES: dict[str, type] = {"names": str, "fill": float, "log": bool, "mean": float, "std": float, "flags": str}
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How raw features become model inputs, feature by feature: fill NULL, log1p where `log`, then (x - mean) / std."""
+    """How raw features become model inputs, feature by feature: fill NULL, log1p where `log`, then (x - mean) / std.
+
+    Further inputs, after those, are 1 where the feature in `flags` is NULL and 0 elsewhere.
+    """
 
     names: tuple[str, ...]
     fill: tuple[float, ...]
     log: tuple[bool, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    flags: tuple[str, ...]
+
+    @property
+    def inputs(self) -> int:
+        """Width of the first layer's input."""
+        return len(self.names) + len(self.flags)
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +78,15 @@ def preparation_for(spec: FeatureSpec) -> Preparation:
     """Fill values and log flags of a spec's features; mean 0 and std 1 until training measures them.
 
     A missing count is 0 clicks; a missing `since_prev` is the longest window in seconds, since nothing was seen within it.
+    Flags: the first count of each entity, NULL where its key is (its other counts are NULL with it), and each `since_prev`.
     """
     names = tuple(column.name for column in spec.columns)
+    counts = {
+        counter.entity: column_name(counter.entity, counter.measure, counter.windows[0])
+        for counter in reversed(spec.counters)
+        if counter.measure != "since_prev"
+    }
+    flags = {*counts.values(), *(name for name in names if name.endswith("_since_prev"))}
     longest = spec.longest_window / SECOND
     return Preparation(
         names=names,
@@ -77,26 +94,28 @@ def preparation_for(spec: FeatureSpec) -> Preparation:
         log=tuple(name not in (*TIME_COLUMNS, "logged_in") for name in names),
         mean=(0.0,) * len(names),
         std=(1.0,) * len(names),
+        flags=tuple(name for name in names if name in flags),
     )
 
 
 def prepare(bundle: Bundle, x_BF: Array) -> Array:
-    """Model inputs (B, F) of raw features (B, F), NaN for NULL. Raises InputError where a feature is infinite or below -1."""
+    """Model inputs (B, I) of raw features (B, F), NaN for NULL. Raises InputError where a feature is infinite or below -1."""
     prep = bundle.preparation
     x_BF = np.ascontiguousarray(x_BF, dtype=np.float64)
     if x_BF.ndim != 2 or x_BF.shape[1] != len(prep.names):
         raise InputError(
             f"expected features of shape (clicks, {len(prep.names)}), found {x_BF.shape}; read the columns of the bundle's spec"
         )
-    log_F = np.array(prep.log)
-    x_BF = np.where(np.isnan(x_BF), np.array(prep.fill), x_BF)
+    log_F, missing_BF = np.array(prep.log), np.isnan(x_BF)
+    x_BF = np.where(missing_BF, np.array(prep.fill), x_BF)
     with np.errstate(all="ignore"):  # what is not finite is reported below
         x_BF = np.where(log_F, np.log1p(np.where(log_F, x_BF, 0.0)), x_BF)
         x_BF = (x_BF - np.array(prep.mean)) / np.array(prep.std)
     broken = [name for name, fine in zip(prep.names, np.isfinite(x_BF).all(axis=0), strict=True) if not fine]
     if broken:
         raise InputError(f"expected finite features, found infinite or negative values in {', '.join(broken)}; build the features again")
-    return x_BF
+    flagged = [prep.names.index(name) for name in prep.flags]
+    return np.concatenate([x_BF, missing_BF[:, flagged]], axis=1)
 
 
 def forward(bundle: Bundle, x_BF: Array) -> Array:
@@ -193,14 +212,16 @@ def _problems(bundle: Bundle) -> list[str]:
     """What does not fit together in a bundle, all at once."""
     prep, names = bundle.preparation, tuple(column.name for column in bundle.spec.columns)
     problems = [] if bundle.features == names == prep.names else ["features, preparation and spec name different columns"]
-    if {len(values) for values in asdict(prep).values()} != {len(names)}:
+    if {len(values) for name, values in asdict(prep).items() if name != "flags"} != {len(names)}:
         problems.append(f"expected {len(names)} values in each part of the preparation")
+    if not set(prep.flags) <= set(names) or len(set(prep.flags)) < len(prep.flags):
+        problems.append(f"expected flags of features of the spec, each once, found {list(prep.flags)}")
     if not all(math.isfinite(v) for v in (*prep.fill, *prep.mean, *prep.std)) or min(prep.std, default=1.0) < SMALLEST_STD:
         problems.append(f"expected finite fill, mean and std, and std >= {SMALLEST_STD}")
     outside = {name: t for name, t in {**bundle.thresholds, "(default)": bundle.default_threshold}.items() if not 0 <= t <= 1}
     if outside:
         problems.append(f"expected thresholds from 0 to 1, found {outside}")
-    return problems + _layer_problems(bundle.layers, len(names))
+    return problems + _layer_problems(bundle.layers, prep.inputs)
 
 
 def _layer_problems(layers: tuple[Layer, ...], inputs: int) -> list[str]:

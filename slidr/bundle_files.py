@@ -29,19 +29,49 @@ PARTS = ("weight", "bias")
 
 def write_files(folder: Path, layers: Iterable[Layer], content: Mapping[str, Any]) -> str:
     """Writes the three files into an empty or new folder, the manifest last; returns the manifest's sha256."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise InputError(f"expected an empty folder for the bundle, found files in {folder}; bundles are never overwritten")
     tensors = {f"{n}.{part}": np.ascontiguousarray(a) for n, layer in enumerate(layers) for part, a in zip(PARTS, layer, strict=True)}
     files = {WEIGHTS: dump_safetensors(tensors), CONTENT: _canonical(content)}
     files[MANIFEST] = _canonical({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+    _write_all(folder, files)
     return hashlib.sha256(files[MANIFEST]).hexdigest()
+
+
+def copy_files(source: Path, target: Path, expected_sha256: str) -> None:
+    """Writes the very bytes that were checked into an empty or new folder, the manifest last."""
+    _, files = _read_checked(source, expected_sha256)
+    _write_all(target, files)
 
 
 def read_files(folder: Path, expected_sha256: str | None) -> tuple[str, dict[str, Any], tuple[Layer, ...]]:
     """The manifest's sha256, the content of `bundle.json` and the layers, once every hash is right."""
+    found, files = _read_checked(folder, expected_sha256)
+    return found, _parse_json(files[CONTENT], folder, CONTENT), _parse_layers(files[WEIGHTS], folder)
+
+
+def require_files(sizes: Mapping[str, int], where: str | Path) -> None:
+    """Raises ModelRefusedError unless these are a bundle's three files, none above its bound: looked at before any is fetched."""
+    if sorted(sizes) != sorted(MAX_BYTES):
+        found = ", ".join(map(repr, sorted(sizes)[:10])) or "none"
+        refuse(where, f"expected exactly the files {', '.join(sorted(MAX_BYTES))}, found {found}")
+    for name, size in sizes.items():
+        if size > MAX_BYTES[name]:
+            refuse(where, f"expected a plain file {name} of at most {MAX_BYTES[name]} bytes, found {size}")
+
+
+def refuse(folder: str | Path, why: str) -> NoReturn:
+    raise ModelRefusedError(f"the bundle in {folder} is refused: {why}; fetch the version from the registry again, or use another one")
+
+
+def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"expected an empty folder for the bundle, found files in {folder}; bundles are never overwritten")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS, CONTENT, MANIFEST):
+        (folder / name).write_bytes(files[name])
+
+
+def _read_checked(folder: Path, expected_sha256: str | None) -> tuple[str, dict[str, bytes]]:
+    """The manifest's sha256 and the bytes of the three files, once every hash is right; only the manifest was parsed."""
     files = _read_all(folder)
     found = hashlib.sha256(files[MANIFEST]).hexdigest()
     if expected_sha256 is not None and found != expected_sha256:
@@ -51,17 +81,12 @@ def read_files(folder: Path, expected_sha256: str | None) -> tuple[str, dict[str
     if sums != actual:
         wrong = sorted(name for name in {*sums, *actual} if sums.get(name) != actual.get(name))
         refuse(folder, f"expected the bytes that the manifest names, found others: {', '.join(map(repr, wrong[:10]))}")
-    return found, _parse_json(files[CONTENT], folder, CONTENT), _parse_layers(files[WEIGHTS], folder)
-
-
-def refuse(folder: str | Path, why: str) -> NoReturn:
-    raise ModelRefusedError(f"the bundle in {folder} is refused: {why}; fetch the version from the registry again, or use another one")
+    return found, files
 
 
 def _read_all(folder: Path) -> dict[str, bytes]:
-    names = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
-    if names != sorted(MAX_BYTES):
-        refuse(folder, f"expected exactly the files {', '.join(sorted(MAX_BYTES))}, found {', '.join(map(repr, names[:10])) or 'none'}")
+    names = [entry.name for entry in os.scandir(folder)] if folder.is_dir() else []
+    require_files(dict.fromkeys(names, 0), folder)  # sizes are looked at when they are opened
     return {name: _read_file(folder, name) for name in names}
 
 

@@ -101,6 +101,7 @@ class WeightsConf(Section):
     max_sweeps: Positive
     tolerance: Annotated[float, Field(gt=0)]
     min_cell: Annotated[int, Field(ge=0)]
+    small_cells: Literal["stop", "pool"]
 
 
 class TrainingConf(Section):
@@ -122,6 +123,14 @@ class TrainingConf(Section):
         if abs(sum(shares) - 1) > 1e-9 or min(shares) <= 0:
             raise ValueError(f"expected three positive shares that sum to 1, found {shares}")
         return shares
+
+
+class WorkersConf(Section):
+    place: Literal["driver", "local", "cluster"]
+    count: Positive
+    device: Literal["cpu", "gpu"]
+    restarts: Annotated[int, Field(ge=0)]
+    timeout_minutes: Positive
 
 
 class CalibrationConf(Section):
@@ -198,6 +207,7 @@ class Config(Section):
     labels: LabelsConf
     weights: WeightsConf
     training: TrainingConf
+    workers: WorkersConf
     calibration: CalibrationConf
     guardrails: GuardrailsConf
     replay: ReplayConf
@@ -218,9 +228,13 @@ class Config(Section):
 
     @property
     def config_hash(self) -> str:
-        """First 12 hex digits of the sha256 of everything but where things are kept and how Spark runs."""
-        meaning = self.model_dump(mode="json", exclude={"lake", "work", "registry", "spark"})
-        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:12]
+        """First 12 hex digits of the sha256 of the meaning."""
+        return hashlib.sha256(json.dumps(self.meaning, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """Everything but where things are kept and on what machines they run: what results depend on."""
+        return self.model_dump(mode="json", exclude={"lake", "work", "registry", "spark", "workers"})
 
 
 def shipped(name: str) -> Path:

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 import slidr
-from slidr import session, tables
+from slidr import direct, session, tables
 from slidr.config import Config
-from slidr.errors import DONE, GuardrailError, SlidrError
+from slidr.errors import DONE, GuardrailError, SetupError, SlidrError
 from slidr.lake import Lake
 from slidr.replay.audit import claimed_actor
 
@@ -57,6 +57,12 @@ class Job:
     @cached_property
     def lake(self) -> Lake:
         return Lake(self.spark, self.conf.lake.root, self.conf.lake.catalog)
+
+    @cached_property
+    def place(self) -> Lake | direct.Place:
+        """The lake for what can do without a session: none is started unless the lake can't be reached otherwise."""
+        where = self.conf.lake
+        return direct.Place(where.root) if direct.reaches(where.root, where.catalog) else self.lake
 
     def say(self, text: str) -> None:
         """One line of progress on stderr."""
@@ -127,7 +133,11 @@ def _record(job: Job, command: str, started: datetime, outcome: Outcome, message
     written = folder / "run_result.json.partial"
     written.write_text(json.dumps({**row, "counts": outcome.summary}, default=str, indent=2), encoding="utf-8")
     written.replace(folder / "run_result.json")
-    if "spark" in job.__dict__ and outcome.exit_code < INTERRUPTED:
+    if outcome.exit_code >= INTERRUPTED:
+        return
+    if "place" in job.__dict__ and "spark" not in job.__dict__ and outcome.exit_code != SetupError.exit_code:
+        direct.add(job.place, tables.RUNS, [row])
+    if "spark" in job.__dict__:
         job.lake.append(job.spark.createDataFrame([tuple(row[name] for name in tables.RUNS.names)], tables.RUNS.schema), tables.RUNS)
 
 

@@ -4,7 +4,7 @@ Weights serve the loss only; IVR, FPR, coverage and thresholds are of unweighted
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -16,15 +16,18 @@ from slidr.errors import GuardrailError, InputError
 from slidr.zones import local_time
 
 CELL = ("hour", "weekday", "logged_in", "label")
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 24)  # hours of day that can be weighted as one
 
 
 @dataclass(frozen=True)
 class Raking:
-    """`weights` has one row per cell: hour (0-23) and weekday (Monday = 0) in local time, logged_in, label, clicks, weight.
+    """`weights` has one row per cell: hour (the first of its block) and weekday (Monday = 0) in local time, logged_in, label,
+    clicks, weight.
 
     `weight` is that of each click of the cell, with mean 1 over clicks. `effective_share` = (sum w)² / (n sum w²) is the
     share of the clicks that an unweighted sample of the same precision would need. `dropped` are the dimensions with one
-    observed value, which cannot be balanced.
+    observed value, which cannot be balanced. `block` is the number of hours that are weighted as one, `pooled` says what was
+    pooled since its cells were too small.
     """
 
     weights: pd.DataFrame
@@ -32,15 +35,19 @@ class Raking:
     largest_weight: float
     sweeps: int
     dropped: tuple[str, ...]
+    block: int
+    pooled: tuple[str, ...]
 
 
-def cell_columns(labelled: DataFrame, *, zones: Mapping[str, str]) -> DataFrame:
-    """`labelled` with one struct column `cell` (hour, weekday, logged_in, label); time is local to the marketplace.
+def cell_columns(labelled: DataFrame, *, zones: Mapping[str, str], block: int = 1) -> DataFrame:
+    """`labelled` with one struct column `cell` (hour, weekday, logged_in, label); time is local to the marketplace, hours in
+    blocks of `block` hours.
 
     Needs click_time, marketplace, logged_in, is_human.
     """
     local = local_time(F.col("click_time"), F.col("marketplace"), zones)
-    parts = (F.hour(local), F.weekday(local), F.col("logged_in"), F.col("is_human"))
+    hour = F.hour(local) - F.hour(local) % block
+    parts = (hour, F.weekday(local), F.col("logged_in"), F.col("is_human"))
     return labelled.withColumn("cell", F.struct(*[part.alias(name) for part, name in zip(parts, CELL, strict=True)]))
 
 
@@ -49,33 +56,64 @@ def weight_cells(labelled: DataFrame, *, zones: Mapping[str, str]) -> DataFrame:
     return cell_columns(labelled, zones=zones).groupBy("cell").agg(F.count(F.lit(1)).alias("clicks")).select("cell.*", "clicks")
 
 
-def rake(cells: pd.DataFrame, *, dimensions: Sequence[str], max_weight: float, max_sweeps: int, tolerance: float, min_cell: int) -> Raking:
+def rake(
+    cells: pd.DataFrame,
+    *,
+    dimensions: Sequence[str],
+    max_weight: float,
+    max_sweeps: int,
+    tolerance: float,
+    min_cell: int,
+    small_cells: str,
+) -> Raking:
     """Weights whose sums are equal over the observed values of each dimension (iterative proportional fitting).
 
-    `tolerance` is the largest relative distance of a marginal from its target. Raises GuardrailError where a label x
-    log-in cell has fewer than `min_cell` clicks (its few clicks would carry a quarter of the loss), where a weight ends
-    above `max_weight`, or without convergence.
+    `tolerance` is the largest relative distance of a marginal from its target. Where a label x log-in cell has fewer than
+    `min_cell` clicks (its few clicks would carry a quarter of the loss), or a weight ends above `max_weight`, `small_cells` =
+    `stop` raises GuardrailError with the cell's name; `pool` leaves the log-in out, and weights hours in blocks, of as few
+    hours as it takes. Raises GuardrailError too where that does not help, and without convergence.
     """
     cells = _checked(cells)
+    pools = small_cells == "pool"
     used = [name for name in dimensions if cells[name].nunique() > 1]
+    dropped = tuple(name for name in dimensions if name not in used)
+    pooled: list[str] = []
+    if pools and "logged_in" in used and _small_cells(cells, used, min_cell):
+        used.remove("logged_in")
+        pooled.append("logged_in")
     _require_full_cells(cells, used, min_cell)
-    groups = {name: pd.factorize(cells[name], sort=True)[0] for name in used}
+    for block in BLOCKS if pools and "hour" in used else (1,):
+        raking = _rake(_in_blocks(cells, block), used, max_sweeps=max_sweeps, tolerance=tolerance)
+        if raking.largest_weight <= max_weight:
+            pooled += [f"hours in blocks of {block}"] if block > 1 else []
+            return replace(raking, dropped=dropped, block=block, pooled=tuple(pooled))
+    worst = raking.weights.iloc[int(raking.weights["weight"].argmax())]
+    raise GuardrailError(
+        f"weights expected at most {max_weight:g} for a click, found {raking.largest_weight:.1f} in the cell {_name(worst, CELL)} "
+        f"with {int(worst['clicks'])} clicks; train on more days, shorten weights.dimensions, raise weights.max_weight"
+        + ("" if pools else " or set weights.small_cells to pool")
+    )
+
+
+def _rake(cells: pd.DataFrame, used: Sequence[str], *, max_sweeps: int, tolerance: float) -> Raking:
+    groups = {name: pd.factorize(cells[name], sort=True)[0] for name in used if cells[name].nunique() > 1}
     clicks = cells["clicks"].to_numpy(dtype=np.float64)
     mass, sweeps = _sweep(clicks, groups, max_sweeps=max_sweeps, tolerance=tolerance)
     weight = mass / clicks
-    if not weight.max() <= max_weight:  # so that NaN stops too
-        worst = cells.iloc[int(weight.argmax())]
-        raise GuardrailError(
-            f"weights expected at most {max_weight:g} for a click, found {weight.max():.1f} in the cell {_name(worst, CELL)} "
-            f"with {int(worst['clicks'])} clicks; train on more days, shorten weights.dimensions or raise weights.max_weight"
-        )
     return Raking(
         weights=cells.assign(weight=weight),
         effective_share=float(mass.sum() ** 2 / (clicks.sum() * (mass * weight).sum())),
         largest_weight=float(weight.max()),
         sweeps=sweeps,
-        dropped=tuple(name for name in dimensions if name not in used),
+        dropped=(),
+        block=1,
+        pooled=(),
     )
+
+
+def _in_blocks(cells: pd.DataFrame, block: int) -> pd.DataFrame:
+    """The cells with hours in blocks; a block is named by its first hour."""
+    return cells.assign(hour=cells["hour"] // block * block).groupby(list(CELL), as_index=False)["clicks"].sum()
 
 
 def with_weights(labelled: DataFrame, raking: Raking, *, zones: Mapping[str, str]) -> DataFrame:
@@ -86,7 +124,7 @@ def with_weights(labelled: DataFrame, raking: Raking, *, zones: Mapping[str, str
     schema = "cell struct<hour: int, weekday: int, logged_in: boolean, label: boolean>, weight double"
     # A local frame of at most 672 rows; struct equality compares the four parts.
     weights = labelled.sparkSession.createDataFrame([(row[:4], row[4]) for row in rows], schema)
-    joined = cell_columns(labelled, zones=zones).join(F.broadcast(weights), on="cell", how="left").drop("cell")
+    joined = cell_columns(labelled, zones=zones, block=raking.block).join(F.broadcast(weights), on="cell", how="left").drop("cell")
     absent = F.raise_error(F.lit("a click has no sample weight: weights were made of other clicks; make them again")).cast("double")
     return joined.withColumn("weight", F.coalesce(F.col("weight"), absent))
 
@@ -106,18 +144,23 @@ def _checked(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _require_full_cells(cells: pd.DataFrame, used: Sequence[str], min_cell: int) -> None:
+    small = _small_cells(cells, used, min_cell)
+    if small:
+        raise GuardrailError(
+            f"weights expected at least {min_cell} clicks in every label x logged_in cell, found {'; '.join(small)}; "
+            "train on more days, shorten weights.dimensions or lower weights.min_cell"
+        )
+
+
+def _small_cells(cells: pd.DataFrame, used: Sequence[str], min_cell: int) -> list[str]:
+    """Label x log-in cells, of the two that are used, with too few clicks."""
     pair = [name for name in ("label", "logged_in") if name in used]
     if not pair:
-        return
+        return []
     found = cells.groupby(pair)["clicks"].sum()
     combinations = product(*(sorted(cells[name].unique()) for name in pair))
     counts = [(values, int(found.get(values if len(pair) > 1 else values[0], 0))) for values in combinations]
-    small = [f"{_name(dict(zip(pair, values, strict=True)), pair)}: {clicks} clicks" for values, clicks in counts if clicks < min_cell]
-    if small:
-        raise GuardrailError(
-            f"weights expected at least {min_cell} clicks in every {' x '.join(pair)} cell, found {'; '.join(small)}; "
-            "train on more days, shorten weights.dimensions or lower weights.min_cell"
-        )
+    return [f"{_name(dict(zip(pair, values, strict=True)), pair)}: {clicks} clicks" for values, clicks in counts if clicks < min_cell]
 
 
 def _sweep(clicks: np.ndarray, groups: Mapping[str, np.ndarray], *, max_sweeps: int, tolerance: float) -> tuple[np.ndarray, int]:

@@ -9,12 +9,13 @@ from slidr.config import Config
 def made_by_hand(conf: Config, weights: dict[str, float], bias: float, thresholds: dict[str, float], **given: object) -> Bundle:
     """score = sigmoid(weights of the prepared features + bias), by the configuration's spec."""
     names = tuple(c.name for c in conf.spec.columns)
-    row = np.array([[weights.get(name, 0.0) for name in names]], dtype=np.float32)
+    preparation = preparation_for(conf.spec)
+    row = np.array([[weights.get(name, 0.0) for name in names] + [0.0] * len(preparation.flags)], dtype=np.float32)
     parts = {name: {} for name in ("labels", "table_versions", "config", "libraries", "metrics")}
     return Bundle(
         spec=conf.spec,
         features=names,
-        preparation=preparation_for(conf.spec),
+        preparation=preparation,
         layers=((row, np.array([bias], dtype=np.float32)),),
         thresholds=thresholds,
         **{"slices": ("device", "login"), "default_threshold": 0.6, **parts, **given},

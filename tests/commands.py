@@ -27,7 +27,6 @@ SMALL = {
     "guardrails.max_missing_users": "1.0",
     "guardrails.max_drift": "1.0",
     "guardrails.max_day_drift": "3.0",
-    "weights.max_weight": "500",
     "weights.min_cell": "5",
 }
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -29,12 +30,13 @@ SPEC = FeatureSpec.from_dict(
     }
 )
 FEATURES = tuple(column.name for column in SPEC.columns)
+INPUTS = len(FEATURES) + 2  # flags: user_clicks_1h, ip_since_prev
 
 
 def layers(*widths: int, seed: int = 3) -> tuple[bundle.Layer, ...]:
     rng = np.random.default_rng(seed)
     return tuple(
-        (rng.normal(size=(out, into)).astype(np.float32), rng.normal(size=out).astype(np.float32))
+        (rng.normal(scale=0.3, size=(out, into)).astype(np.float32), rng.normal(size=out).astype(np.float32))
         for into, out in zip(widths[:-1], widths[1:], strict=True)
     )
 
@@ -46,7 +48,7 @@ def made_bundle() -> Bundle:
         spec=SPEC,
         features=FEATURES,
         preparation=measured,
-        layers=layers(len(FEATURES), 64, 32, 1),
+        layers=layers(INPUTS, 64, 32, 1),
         slices=("device", "login"),
         thresholds={"desktop/guest": 0.75, "phone/guest": 1},
         default_threshold=0.9123,
@@ -90,6 +92,7 @@ def test_preparation_fills_counts_with_zero_and_gaps_with_the_longest_window() -
     assert prep.names == FEATURES
     assert prep.fill == (0.0, 0.0, 604800.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     assert prep.log == (True, True, True, False, False, False, False, False)
+    assert prep.flags == ("user_clicks_1h", "ip_since_prev")
 
 
 def test_prepare_by_hand() -> None:
@@ -97,7 +100,9 @@ def test_prepare_by_hand() -> None:
     row = np.array([[3.0, np.nan, np.nan, 0.5, -0.5, 0.0, 1.0, 1.0]])
     raw = [np.log(4), 0, np.log(604801), 0.5, -0.5, 0, 1, 1]
     expected = [(value - 0.1 * i) / (1 + i / 3) for i, value in enumerate(raw)]
-    np.testing.assert_allclose(bundle.prepare(made, row), [expected], rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(bundle.prepare(made, row), [[*expected, 0, 1]], rtol=1e-12, atol=1e-15)
+    row[0, 0], row[0, 2] = np.nan, 5.0
+    assert bundle.prepare(made, row)[0, -2:].tolist() == [1, 0]
 
 
 def test_forward_by_hand() -> None:
@@ -152,7 +157,7 @@ def test_wrong_number_of_features_is_an_error() -> None:
 
 
 def test_overflowing_weights_are_an_error() -> None:
-    huge = [(np.full_like(weight, 3e38), np.full_like(bias, 3e38)) for weight, bias in layers(len(FEATURES), *[8] * 9, 1)]
+    huge = [(np.full_like(weight, 3e38), np.full_like(bias, 3e38)) for weight, bias in layers(INPUTS, *[8] * 9, 1)]
     with pytest.raises(InputError, match="after layer"):
         bundle.forward(replace(made_bundle(), layers=tuple(huge)), np.ones((1, len(FEATURES))))
 
@@ -257,6 +262,96 @@ def test_oversized_header_and_file_are_refused(saved: tuple[Path, str]) -> None:
         bundle.load(saved[0], None)
 
 
+CODE = ("exec", "compile", "import", "pickle.find_class", "marshal.loads", "os.system", "subprocess.Popen", "ctypes.dlopen", "os.mkdir")
+watched: list[str] | None = None
+
+
+def _audit(event: str, _: tuple[object, ...]) -> None:
+    if watched is not None and event in CODE:
+        watched.append(event)
+
+
+sys.addaudithook(_audit)
+
+
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def plant(folder: Path, name: str, marker: Path) -> None:
+    """A pickle that makes the marker when it is loaded, as a file of its own."""
+    (folder / name).write_bytes(pickle.dumps(Payload(marker)))
+
+
+def header_of(folder: Path, tensors: object) -> None:
+    header = (tensors if isinstance(tensors, str) else json.dumps(tensors)).encode()
+    (folder / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 64)
+
+
+def linked(folder: Path, marker: Path) -> None:
+    plant(folder.parent, "outside", marker)
+    (folder / "weights.safetensors").unlink()
+    (folder / "weights.safetensors").symlink_to(folder.parent / "outside")
+
+
+def tensor(dtype: str, shape: list[int], end: int) -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}
+
+
+TAMPERED: dict[str, Callable[[Path, Path], object]] = {
+    "tampered byte": lambda f, _: flip(f / "weights.safetensors"),
+    "pickle beside": lambda f, m: plant(f, "model.pkl", m),
+    "code beside": lambda f, m: (f / "__init__.py").write_text(f"import os; os.mkdir({str(m)!r})"),
+    "hidden file beside": lambda f, m: plant(f, ".weights", m),
+    "folder beside": lambda f, _: (f / "code").mkdir(),
+    "pickle as weights": lambda f, m: plant(f, "weights.safetensors", m),
+    "pickle as content": lambda f, m: plant(f, "bundle.json", m),
+    "pickle as manifest": lambda f, m: plant(f, "MANIFEST.json", m),
+    "link": linked,
+    "dots in a tensor's name": lambda f, _: header_of(f, {"../0.weight": tensor("F32", [1, 8], 32), "0.bias": tensor("F32", [1], 4)}),
+    "oversized header": lambda f, _: header_of(f, " " * (1 << 20) + "{}"),
+    "nested header": lambda f, _: header_of(f, "[" * 1000),
+    "shape that overflows": lambda f, _: header_of(f, {"0.weight": tensor("F32", [1 << 62, 8], 32)}),
+    "offsets outside": lambda f, _: header_of(f, {"0.weight": tensor("F32", [1, 8], 1 << 40)}),
+    "no offsets": lambda f, _: header_of(f, {"0.weight": {"dtype": "F32", "shape": [1]}}),
+    "numbers of another kind": lambda f, _: header_of(f, {"0.weight": tensor("BF16", [4, 8], 64)}),
+    "numbers of no kind": lambda f, _: header_of(f, {"0.weight": tensor("object", [1, 8], 64)}),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+@pytest.mark.parametrize("sealed", [True, False], ids=["sealed", "unsealed"])
+def test_no_code_runs_whatever_lies_in_the_folder(saved: tuple[Path, str], tmp_path: Path, how: str, sealed: bool) -> None:
+    """Tampered with by somebody who makes a new manifest (`sealed`) or not; nobody else's hash is known to the loader."""
+    global watched
+    folder, marker = saved[0], tmp_path / "marker"
+    bundle.load(folder, None)  # what is imported or compiled once is not what this is about
+    TAMPERED[how](folder, marker)
+    if sealed and how not in ("tampered byte", "pickle as manifest"):
+        reseal(folder)
+    watched = []
+    try:
+        with pytest.raises(ModelRefusedError):
+            bundle.load(folder, None)
+    finally:
+        ran, watched = watched, None
+    assert ran == []
+    assert not marker.exists()
+
+
+def test_the_watch_sees_code(tmp_path: Path) -> None:
+    global watched
+    plant(tmp_path, "x", tmp_path / "marker")
+    watched = []
+    try:
+        pickle.loads((tmp_path / "x").read_bytes())  # noqa: S301
+    finally:
+        ran, watched = watched, None
+    assert "pickle.find_class" in ran
+    assert (tmp_path / "marker").exists()
+
+
 BAD_CONTENT = {
     "unknown key 'extra'": lambda c: c.update(extra=1),
     "missing key 'metrics'": lambda c: c.pop("metrics"),
@@ -270,6 +365,7 @@ BAD_CONTENT = {
     "in std": lambda c: c["preparation"]["std"].__setitem__(0, 0),
     "std >= 1e-06": lambda c: c["preparation"]["std"].__setitem__(0, 0.0),
     "8 values": lambda c: c["preparation"]["mean"].pop(),
+    "flags of features of the spec, each once": lambda c: c["preparation"]["flags"].append("user_clicks_1h"),
     "missing key 'fill'": lambda c: c["preparation"].pop("fill"),
     "NaN is not a number": lambda c: c["metrics"].update(a=float("nan")),
 }
@@ -303,7 +399,7 @@ def test_layers_that_do_not_fit_are_refused(saved: tuple[Path, str]) -> None:
 
 def test_an_inconsistent_bundle_is_not_saved(tmp_path: Path) -> None:
     for broken in (
-        replace(made_bundle(), layers=layers(len(FEATURES), 4, 2)),
+        replace(made_bundle(), layers=layers(INPUTS, 4, 2)),
         replace(made_bundle(), layers=()),
         replace(made_bundle(), default_threshold=float("nan")),
         replace(made_bundle(), metrics={"fpr": float("nan")}),
@@ -311,4 +407,4 @@ def test_an_inconsistent_bundle_is_not_saved(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError):
             bundle.save(broken, tmp_path / "broken")
-    assert set(asdict(bundle.preparation_for(SPEC))) == {"names", "fill", "log", "mean", "std"}
+    assert set(asdict(bundle.preparation_for(SPEC))) == {"names", "fill", "log", "mean", "std", "flags"}

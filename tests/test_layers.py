@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = {"ingest", "labels", "weights", "models", "training", "calibration", "evaluation", "guardrails"}
 VALUES = {
     "days",
+    "direct",
     "errors",
     "features",
     "tables",
@@ -25,10 +26,11 @@ VALUES = {
     "slices",
 }
 HOMES = {
-    "mlflow": {"slidr/registry.py"},
+    "mlflow": {"slidr/registry/store.py"},
+    "deltalake": {"slidr/direct.py"},
     "cvxpy": {"slidr/calibration.py"},
     "petastorm": {"slidr/training/data.py"},
-    "torch": {"slidr/models.py", "slidr/training/data.py", "slidr/training/loop.py"},
+    "torch": {"slidr/models/network.py", *(f"slidr/training/{name}.py" for name in ("data", "distributed", "loop", "progress"))},
     "delta": {"slidr/lake.py"},
 }
 BASE = ["slidr.cli", "slidr.features.counters", "slidr.scoring", "slidr.replay.plan", "slidr.replay.apply", "slidr.monitoring"]

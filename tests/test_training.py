@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +18,11 @@ from pyspark.sql import DataFrame, SparkSession
 
 from slidr import bundle
 from slidr.errors import ConfigError, GuardrailError, InputError
-from slidr.models import Mlp
+from slidr.models.network import Mlp
 from slidr.training import loop
-from slidr.training.data import Manifest, batches, feature_statistics, load_manifest, write_snapshot
+from slidr.training.data import Manifest, feature_statistics, load_manifest, steps, write_snapshot
+from slidr.training.progress import Progress
+from slidr.training.snapshot import arrangement
 from tests.test_bundle import FEATURES, SPEC, raw_features
 
 ROWS = 1000
@@ -37,8 +39,7 @@ def training_frame(spark: SparkSession) -> tuple[DataFrame, np.ndarray]:
         for number, x_F in enumerate(x_BF)
     ]
     schema = "click_id string, label double, weight double, " + ", ".join(f"{name} {TYPES.get(name, 'double')}" for name in FEATURES)
-    filled = np.where(np.isnan(x_BF), np.array(PREPARATION.fill), x_BF)
-    return spark.createDataFrame(rows, schema), np.column_stack([filled, label, weight]).astype(np.float32)
+    return spark.createDataFrame(rows, schema), np.column_stack([x_BF, label, weight]).astype(np.float32)
 
 
 def _cell(name: str, value: float) -> float | int | None:
@@ -58,33 +59,44 @@ def written(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tu
     return snapshot(df, tmp_path_factory.mktemp("with space") / "snapshot"), expected, df
 
 
-def epoch_rows(manifest: Manifest, epoch: int, seed: int = 7) -> np.ndarray:
-    parts = [torch.column_stack(batch).numpy() for batch in batches(manifest, batch_size=64, seed=seed, epoch=epoch)]
-    return np.concatenate(parts)
+def epoch_rows(manifest: Manifest, epoch: int, seed: int = 7, lanes: Sequence[int] | None = None) -> np.ndarray:
+    own = range(manifest.lanes) if lanes is None else lanes
+    read = steps(manifest, own, batch_size=64, seed=seed, epoch=epoch)
+    return np.concatenate([torch.column_stack(batch).numpy() for step in read for batch in step.values()])
 
 
 def ordered(rows: np.ndarray) -> np.ndarray:
     return rows[np.argsort(rows[:, -1])]  # weights are distinct and grow with click_id
 
 
-def local_snapshot(folder: Path, groups: list[int]) -> Manifest:
+def numbered(number: int, rows: int) -> pa.Table:
+    """Rows that tell which file they are of."""
+    return pa.table({name: np.full(rows, number, np.float32) for name in (*FEATURES, "label", "weight")})
+
+
+def local_snapshot(
+    folder: Path,
+    groups: list[int],
+    lanes: int = 1,
+    table: Callable[[int, int], pa.Table] = numbered,
+    features: Sequence[str] = FEATURES,
+) -> Manifest:
     """A snapshot written without Spark, for what concerns the loaders alone."""
     (folder / "data").mkdir(parents=True)
     files = []
-    names = (*FEATURES, "label", "weight")
     for number, rows in enumerate(groups):
-        table = pa.table({name: np.full(rows, number, np.float32) for name in names})
-        pq.write_table(table, folder / "data" / f"{number}.parquet")
+        pq.write_table(table(number, rows), folder / "data" / f"{number}.parquet")
         data = (folder / "data" / f"{number}.parquet").read_bytes()
         files.append(
             {"path": f"data/{number}.parquet", "rows": rows, "row_groups": [rows], "size": len(data), "sha256": sha256(data).hexdigest()}
         )
-    content = {"files": files, "rows": sum(groups), "human": sum(groups), "non_human": 0, "identity": {"features": list(FEATURES)}}
+    content = {"files": files, "rows": sum(groups), "human": sum(groups), "non_human": 0, "lanes": lanes}
+    content["identity"] = {"features": list(features)}
     (folder / "manifest.json").write_text(json.dumps(content))
     return load_manifest(str(folder))
 
 
-def test_snapshot_holds_every_row_filled_and_cast(written: tuple[Manifest, np.ndarray, DataFrame]) -> None:
+def test_snapshot_holds_every_row_cast(written: tuple[Manifest, np.ndarray, DataFrame]) -> None:
     manifest, expected, _ = written
     assert (manifest.rows, manifest.human, manifest.non_human) == (ROWS, 250, 750)
     assert len(manifest.files) == 8
@@ -112,13 +124,34 @@ def test_same_seed_same_bytes(written: tuple[Manifest, np.ndarray, DataFrame]) -
     assert epoch_rows(manifest, 1).tobytes() != epoch_rows(manifest, 1, seed=70).tobytes()
 
 
-def test_batches_are_float32_and_full_but_for_the_last(written: tuple[Manifest, np.ndarray, DataFrame]) -> None:
+def test_steps_take_an_equal_share_of_every_lane(written: tuple[Manifest, np.ndarray, DataFrame]) -> None:
     manifest = written[0]
-    made = list(batches(manifest, batch_size=300, seed=1, epoch=0))
-    assert [len(x_BF) for x_BF, _, _ in made] == [300, 300, 300, 100]
-    assert len(made) == manifest.steps(300)
-    assert made[0][0].shape == (300, len(FEATURES))
-    assert {tensor.dtype for batch in made for tensor in batch} == {torch.float32}
+    assert manifest.lanes == 8
+    made = list(steps(manifest, range(8), batch_size=640, seed=1, epoch=0))
+    rows = [manifest.lane_rows(lane) for lane in range(8)]
+    assert len(made) == manifest.steps(640) == -(-max(rows) // 80)
+    for lane in range(8):
+        sizes = [len(step[lane][1]) for step in made if lane in step]
+        assert sizes == [80] * (rows[lane] // 80) + [rows[lane] % 80] * (rows[lane] % 80 > 0)
+    assert made[0][0][0].shape == (80, len(FEATURES))
+    assert {tensor.dtype for step in made for batch in step.values() for tensor in batch} == {torch.float32}
+
+
+def test_a_lane_reads_the_same_whoever_reads_the_others(written: tuple[Manifest, np.ndarray, DataFrame]) -> None:
+    manifest = written[0]
+    alone, beside = (
+        [step[3] for step in steps(manifest, lanes, batch_size=64, seed=7, epoch=2) if 3 in step] for lanes in ((3,), (1, 3, 5, 7))
+    )
+    assert [batch[2].tolist() for batch in alone] == [batch[2].tolist() for batch in beside]
+    halves = [epoch_rows(manifest, 2, lanes=range(first, 8, 2)) for first in (0, 1)]
+    np.testing.assert_array_equal(ordered(np.concatenate(halves)), written[1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(10, (1, 1)), (140, (1, 1)), (200, (2, 2)), (1000, (8, 8)), (1500, (8, 8)), (2000, (8, 16))]
+)
+def test_files_of_about_the_wanted_size_equally_many_a_lane(rows: int, expected: tuple[int, int]) -> None:
+    assert arrangement(rows, 130) == expected
 
 
 def test_bytes_do_not_depend_on_partitioning_and_order(written: tuple[Manifest, np.ndarray, DataFrame], tmp_path: Path) -> None:
@@ -127,7 +160,7 @@ def test_bytes_do_not_depend_on_partitioning_and_order(written: tuple[Manifest, 
     assert [file.sha256 for file in again.files] == [file.sha256 for file in manifest.files]
     first = epoch_rows(manifest, 0)
     assert epoch_rows(again, 0).tobytes() == first.tobytes()
-    assert 0.6 < first[:100, -3:-2].mean() / first[:, -3:-2].mean() < 1.4
+    assert 0.6 < np.nanmean(first[:100, -3]) / np.nanmean(first[:, -3]) < 1.4
     assert abs(np.corrcoef(np.arange(ROWS), first[:, -1])[0, 1]) < 0.15  # shuffled
 
 
@@ -170,8 +203,9 @@ def test_unusable_rows_are_all_named_and_nothing_is_written(spark: SparkSession,
 def test_rows_read_must_be_the_manifests(tmp_path: Path) -> None:
     manifest = local_snapshot(tmp_path / "s", [30, 50, 20])
     for rows in (99, 101):
+        files = (replace(manifest.files[0], rows=rows - 70), *manifest.files[1:])
         with pytest.raises(InputError, match=f"expected {rows} rows .* read 100"):
-            epoch_rows(replace(manifest, rows=rows), 0)
+            epoch_rows(replace(manifest, files=files), 0)
     assert len(epoch_rows(replace(manifest, files=manifest.files[1:], rows=70), 0)) == 70  # its list, not the folder
     (tmp_path / "s" / manifest.files[1].path).unlink()
     with pytest.raises(InputError, match="readable files"):
@@ -202,7 +236,7 @@ def test_manifest_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
 def test_leaving_an_epoch_early_closes_the_reader(tmp_path: Path) -> None:
     manifest = local_snapshot(tmp_path / "s", [30] * 20)
     before = set(threading.enumerate())
-    epoch = batches(manifest, batch_size=10, seed=1, epoch=0)
+    epoch = steps(manifest, (0,), batch_size=10, seed=1, epoch=0)
     next(epoch)
     epoch.close()
     assert set(threading.enumerate()) <= before
@@ -211,15 +245,16 @@ def test_leaving_an_epoch_early_closes_the_reader(tmp_path: Path) -> None:
 def test_reading_prints_and_warns_nothing(tmp_path: Path) -> None:
     manifest = local_snapshot(tmp_path / "s", [30, 20])
     script = (
-        "from slidr.training.data import batches, load_manifest; "
-        f"print(sum(len(y) for _, y, _ in batches(load_manifest({manifest.folder!r}), batch_size=8, seed=1, epoch=0)))"
+        "from slidr.training.data import load_manifest, steps; "
+        f"read = steps(load_manifest({manifest.folder!r}), (0,), batch_size=8, seed=1, epoch=0); "
+        "print(sum(len(step[0][1]) for step in read))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # a fresh process: default filters
     assert (done.stdout, done.stderr) == ("50\n", "")
 
 
 def test_many_epochs_read_every_row(tmp_path: Path) -> None:
-    manifest = local_snapshot(tmp_path / "s", [3, 5, 7, 11])
+    manifest = local_snapshot(tmp_path / "s", [3, 5, 7, 11], lanes=2)
     for epoch in range(50):
         rows = epoch_rows(manifest, epoch)
         assert sorted(rows[:, 0].tolist()) == [0] * 3 + [1] * 5 + [2] * 7 + [3] * 11
@@ -236,6 +271,7 @@ def test_loaders_refuse_seed_zero(tmp_path: Path) -> None:
 def test_feature_statistics(written: tuple[Manifest, np.ndarray, DataFrame], tmp_path: Path) -> None:
     manifest, expected, _ = written
     x_RF = expected[:, :-2].astype(np.float64)
+    x_RF = np.where(np.isnan(x_RF), np.array(PREPARATION.fill), x_RF)
     x_RF[:, :3] = np.log1p(x_RF[:, :3])
     measured = feature_statistics(manifest, PREPARATION)
     np.testing.assert_allclose(measured.mean, x_RF.mean(axis=0), rtol=1e-12, atol=1e-12)
@@ -246,7 +282,7 @@ def test_feature_statistics(written: tuple[Manifest, np.ndarray, DataFrame], tmp
     assert set(constant.std) == {1.0}
 
 
-Epochs = Callable[[int], Iterator[loop.Batch]]
+Epochs = Callable[[int], Iterator[loop.Step]]
 
 
 def toy(clicks: int = 512) -> Epochs:
@@ -255,39 +291,74 @@ def toy(clicks: int = 512) -> Epochs:
     y_B = (x_BF[:, 0] > np.median(x_BF[:, 0])).astype(np.float32)
     tensors = torch.from_numpy(x_BF), torch.from_numpy(y_B), torch.ones(clicks)
 
-    def epochs(epoch: int) -> Iterator[loop.Batch]:
+    def epochs(epoch: int) -> Iterator[loop.Step]:
         order = torch.from_numpy(np.random.default_rng(epoch + 1).permutation(clicks))
         for start in range(0, clicks, 128):
             x, y, w = (tensor[order[start : start + 128]] for tensor in tensors)
-            yield x, y, w
+            yield {0: (x, y, w)}
 
     return epochs
 
 
-def trained(epochs: Epochs, hidden: tuple[int, ...] = (16, 8), l2: float = 0.0, count: int = 12) -> tuple[Mlp, list[float]]:
+def trained(epochs: Epochs, hidden: tuple[int, ...] = (16, 8), l2: float = 0.0, count: int = 12, lanes: int = 1) -> tuple[Mlp, list[float]]:
     loop.seeded(11)
     model = Mlp(PREPARATION, hidden)
-    return model, loop.fit(model, epochs, epochs=count, learning_rate=0.02, l2=l2, on_epoch=lambda epoch, loss: None)
+    return model, loop.fit(model, epochs, loop.Recipe(lanes, count, learning_rate=0.02, l2=l2))
 
 
 def test_same_seed_gives_bit_equal_weights(written: tuple[Manifest, np.ndarray, DataFrame]) -> None:
     manifest = written[0]
 
-    def epochs(epoch: int) -> Iterator[loop.Batch]:
-        return batches(manifest, batch_size=128, seed=7, epoch=epoch)
+    def epochs(epoch: int) -> Iterator[loop.Step]:
+        return steps(manifest, range(8), batch_size=128, seed=7, epoch=epoch)
 
-    first, second = (trained(epochs, count=2)[0].state_dict() for _ in range(2))
+    first, second = (trained(epochs, count=2, lanes=8)[0].state_dict() for _ in range(2))
     assert all(first[name].numpy().tobytes() == second[name].numpy().tobytes() for name in first)
 
 
-def test_learns_a_separable_toy_and_reports_each_epoch() -> None:
-    seen: list[tuple[int, float]] = []
-    loop.seeded(11)
-    model = Mlp(PREPARATION, (16, 8))
-    history = loop.fit(model, toy(), epochs=12, learning_rate=0.02, l2=0.0, on_epoch=lambda epoch, loss: seen.append((epoch, loss)))
-    assert seen == list(enumerate(history))
+def test_learns_a_separable_toy() -> None:
+    model, history = trained(toy(), count=24)
+    assert len(history) == 24
     assert history[-1] < 0.2 < history[0]
     assert not model.training
+
+
+def test_lanes_are_one_batch() -> None:
+    """A step cut into lanes moves the weights as the whole batch does."""
+
+    def cut(epoch: int) -> Iterator[loop.Step]:
+        for step in toy()(epoch):
+            yield {lane: tuple(tensor[lane::3] for tensor in step[0]) for lane in range(3)}
+
+    whole, parts = trained(toy(), count=2, l2=0.01)[0], trained(cut, count=2, l2=0.01, lanes=3)[0]
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        np.testing.assert_allclose(one.detach().numpy(), other.detach().numpy(), rtol=0, atol=1e-5)
+
+
+def test_training_goes_on_after_the_last_kept_epoch(tmp_path: Path) -> None:
+    """Stopped in the third epoch, then started again: the weights of an undisturbed training, bit for bit."""
+
+    def stopped(epoch: int) -> Iterator[loop.Step]:
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return toy()(epoch)
+
+    recipe = loop.Recipe(1, 5, learning_rate=0.02, l2=0.001)
+
+    def run(epochs: Epochs, progress: Progress | None) -> tuple[Mlp, list[float]]:
+        loop.seeded(11)
+        model = Mlp(PREPARATION, (16, 8))
+        return model, loop.fit(model, epochs, recipe, progress=progress)
+
+    expected, losses = run(toy(), None)
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, Progress(tmp_path, "a"))
+    assert Progress(tmp_path, "a").history() == losses[:2]
+    model, history = run(toy(), Progress(tmp_path, "a"))
+    assert history == losses
+    for one, other in zip(expected.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert Progress(tmp_path, "another training").history() == []
 
 
 def test_l2_shrinks_intermediate_weights_only() -> None:
@@ -301,7 +372,7 @@ def test_l2_shrinks_intermediate_weights_only() -> None:
 def test_weights_decide_what_is_learnt() -> None:
     """Two clicks of opposite label with equal features: the score goes to the weighted share, and the loss is weighted."""
     x_BF, y_B, w_B = torch.zeros(2, len(FEATURES)), torch.tensor([1.0, 0.0]), torch.tensor([3.0, 1.0])
-    model, history = trained(lambda epoch: iter([(x_BF, y_B, w_B)]), hidden=(), count=400)
+    model, history = trained(lambda epoch: iter([{0: (x_BF, y_B, w_B)}]), hidden=(), count=400)
     assert torch.sigmoid(model(x_BF))[0].item() == pytest.approx(0.75, abs=1e-3)
     assert history[-1] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), abs=1e-4)
 
@@ -310,7 +381,7 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
     x_BF = torch.zeros(2, len(FEATURES))
     x_BF[0, 0] = float("inf")
     with pytest.raises(GuardrailError, match="finite training loss") as caught:
-        trained(lambda epoch: iter([(x_BF, torch.ones(2), torch.ones(2))]))
+        trained(lambda epoch: iter([{0: (x_BF, torch.ones(2), torch.ones(2))}]))
     assert caught.value.exit_code == 4
     with pytest.raises(InputError, match="none"):
         trained(lambda epoch: iter([]))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import datetime
 from itertools import product
 
@@ -11,7 +12,7 @@ from slidr.errors import GuardrailError, InputError
 from slidr.weights import CELL, rake, weight_cells, with_weights
 from tests.oracles_calibration import naive_rake
 
-SETTINGS = {"dimensions": list(CELL), "max_weight": 50.0, "max_sweeps": 500, "tolerance": 1e-9, "min_cell": 100}
+SETTINGS = {"dimensions": list(CELL), "max_weight": 50.0, "max_sweeps": 500, "tolerance": 1e-9, "min_cell": 100, "small_cells": "stop"}
 ZONES = {"US": "America/New_York", "JP": "Asia/Tokyo"}
 LABELLED = "click_id string, click_time timestamp, marketplace string, logged_in boolean, is_human boolean"
 
@@ -87,6 +88,27 @@ def test_a_weight_above_the_bound_stops_with_the_cell() -> None:
         rake(cells(), **SETTINGS | {"max_weight": 3.0})
 
 
+def test_small_cells_are_pooled_where_the_configuration_says_so() -> None:
+    """The log-in leaves, hours are weighted in the smallest blocks that hold the bound; what is left is still balanced."""
+    rare = cells()[lambda rows: rows["logged_in"] | ~rows["label"]]
+    alone = rake(rare, **SETTINGS | {"min_cell": 0, "dimensions": ["hour", "weekday", "label"], "max_weight": 1e6})
+    bound = {"small_cells": "pool", "max_weight": alone.largest_weight * 0.9}
+    raking = rake(rare, **SETTINGS | bound)
+    assert raking.pooled == ("logged_in", f"hours in blocks of {raking.block}")
+    assert raking.largest_weight <= bound["max_weight"]
+    finer = {block for block in (1, 2, 3, 4, 6, 8, 12) if block < raking.block}
+    for block in finer:
+        coarse = rare.assign(hour=rare["hour"] // block * block).groupby(list(CELL), as_index=False)["clicks"].sum()
+        settings = SETTINGS | {"min_cell": 0, "dimensions": ["hour", "weekday", "label"], "max_weight": 1e6}
+        assert rake(coarse, **settings).largest_weight > bound["max_weight"]
+    mass = raking.weights["weight"] * raking.weights["clicks"]
+    for name in ("hour", "weekday", "label"):
+        sums = mass.groupby(raking.weights[name]).sum()
+        assert sums.max() / sums.min() - 1 < 1e-8
+    with pytest.raises(GuardrailError, match="at most 1.1 for a click"):
+        rake(rare, **SETTINGS | bound | {"max_weight": 1.1})
+
+
 def test_no_convergence_stops_with_the_distance() -> None:
     with pytest.raises(GuardrailError, match="after 2 sweeps, found .* off by 0.0"):
         rake(cells(), **SETTINGS | {"max_sweeps": 2, "tolerance": 1e-12})
@@ -131,6 +153,16 @@ def test_each_click_gets_the_weight_of_its_cell(spark: SparkSession) -> None:
     )
     found = with_weights(labelled, raking, zones=ZONES)
     assert_df_equality(found, expected, ignore_row_order=True, ignore_nullable=True)
+
+
+def test_a_click_gets_the_weight_of_its_block_of_hours(spark: SparkSession) -> None:
+    times = [datetime(2026, 3, 8, 15, 30), datetime(2026, 3, 8, 18, 30), datetime(2026, 3, 9, 4, 0)]  # 0:30, 3:30, 13:00 in Tokyo
+    rows = [(str(number), time, "JP", True, False) for number, time in enumerate(times)]
+    labelled = spark.createDataFrame(rows, LABELLED)
+    raking = rake(weight_cells(labelled, zones=ZONES).toPandas(), **SETTINGS | {"min_cell": 0})
+    blocks = pd.DataFrame([(0, 0, True, False, 2, 1.5), (12, 0, True, False, 1, 3.0)], columns=[*CELL, "clicks", "weight"])
+    found = with_weights(labelled, replace(raking, weights=blocks, block=6), zones=ZONES)
+    assert sorted((row["click_id"], row["weight"]) for row in found.collect()) == [("0", 1.5), ("1", 1.5), ("2", 3.0)]
 
 
 def test_a_click_of_no_raked_cell_fails(spark: SparkSession) -> None:

@@ -4,8 +4,8 @@ Shapes: B clicks of a batch, R clicks of a row group, C columns, F features.
 """
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,37 +24,68 @@ from slidr.training.snapshot import Manifest, load_manifest, write_snapshot
 # Petastorm 0.13.1 uses pyarrow's legacy dataset, which is deprecated at every call; both are pinned together.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 
-__all__ = ["Manifest", "batches", "feature_statistics", "load_manifest", "write_snapshot"]
+__all__ = ["Manifest", "feature_statistics", "load_manifest", "steps", "write_snapshot"]
+
+Batch = tuple[Tensor, Tensor, Tensor]
+Step = dict[int, Batch]  # by lane
+Columns = list[NDArray[np.float32]]  # of a row group, one array (R,) for each column of the manifest
 
 
-def batches(manifest: Manifest, *, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """One epoch as float32 tensors (raw features x_BF, label y_B, weight w_B), shuffled by seed + epoch.
+def steps(manifest: Manifest, lanes: Sequence[int], *, batch_size: int, seed: int, epoch: int) -> Iterator[Step]:
+    """One epoch of some lanes: as many steps as the whole snapshot has, each with the batches of the lanes that still have clicks.
 
-    Row groups come in random order and rows are shuffled within; the last batch may be smaller. Raises InputError where
-    the rows read are not the manifest's.
+    A batch is raw features x_BF (NaN for NULL), label y_B, weight w_B, float32. Every lane reads for itself, row groups and
+    their rows in an order of its own by seed and epoch, so its batches are the same whoever reads the others. Raises
+    InputError where the rows read are not the manifest's.
     """
-    if seed + epoch < 1:
+    if seed < 1:
         raise ConfigError(f"expected a seed of at least 1, found {seed}: petastorm takes 0 for no seed; set training.seed")
-    rest_CR = np.empty((len(manifest.columns), 0), dtype=np.float32)
-    for group_CR in _row_groups(manifest, seed=seed + epoch):
-        rest_CR = np.concatenate([rest_CR, group_CR], axis=1)
-        whole = rest_CR.shape[1] - rest_CR.shape[1] % batch_size
-        for start in range(0, whole, batch_size):
-            yield _tensors(rest_CR[:, start : start + batch_size])
-        rest_CR = rest_CR[:, whole:]
-    if rest_CR.shape[1]:
+    seeds = {lane: seed + epoch * manifest.lanes + lane for lane in lanes}
+    with ExitStack() as stack:
+        # All are opened before the first is read: a reader that is asked at once sleeps until its thread has started.
+        readers = {lane: stack.enter_context(_reader(manifest, lane, seeds[lane])) for lane in lanes}
+        share = manifest.share(batch_size)
+        batch_of = {lane: _batches(_row_groups(manifest, lane, readers[lane]), share, seeds[lane]) for lane in lanes}
+        for _ in range(manifest.steps(batch_size)):
+            step = {lane: next(batches, None) for lane, batches in batch_of.items()}
+            yield {lane: batch for lane, batch in step.items() if batch is not None}
+        for batches in batch_of.values():
+            next(batches, None)  # past its last batch: there it checks that every row was read
+
+
+def _batches(columns_of_groups: Iterator[Columns], rows: int, seed: int) -> Iterator[Batch]:
+    """Batches of `rows` clicks, each row group's rows in random order; the last batch may be smaller.
+
+    Columns are gathered one by one, each fits the cache, and batches are views of them: no row is ever put together.
+    """
+    random = np.random.default_rng(seed)
+    rest_CR: NDArray[np.float32] | None = None
+    for columns in columns_of_groups:
+        order = random.permutation(len(columns[0]))
+        left = 0 if rest_CR is None else rest_CR.shape[1]
+        group_CR = np.empty((len(columns), left + len(order)), dtype=np.float32)
+        if rest_CR is not None:
+            group_CR[:, :left] = rest_CR
+        for gathered, column in zip(group_CR, columns, strict=True):
+            np.take(column, order, out=gathered[left:], mode="clip")  # other modes gather into a buffer first
+        whole = group_CR.shape[1] - group_CR.shape[1] % rows
+        for start in range(0, whole, rows):
+            yield _tensors(group_CR[:, start : start + rows])
+        rest_CR = group_CR[:, whole:]
+    if rest_CR is not None and rest_CR.shape[1]:
         yield _tensors(rest_CR)
 
 
 def feature_statistics(manifest: Manifest, preparation: Preparation) -> Preparation:
     """The preparation with mean and std of the snapshot's filled, log-scaled features, unweighted; constant features get std 1.
 
-    One pass in float64 in the order of the manifest, so equal snapshots give equal digits.
+    One pass in float64 in the order of the lanes, so equal snapshots give equal digits.
     """
-    log_F = np.array(preparation.log)
+    log_F, fill_F = np.array(preparation.log), np.array(preparation.fill)
     rows, mean_F, square_F = 0, np.zeros(len(log_F)), np.zeros(len(log_F))
-    for group_CR in _row_groups(manifest, seed=None):
-        x_RF = group_CR[:-2].T.astype(np.float64, order="C")
+    for columns in _all_row_groups(manifest):
+        x_RF = np.column_stack(columns[:-2]).astype(np.float64)
+        x_RF = np.where(np.isnan(x_RF), fill_F, x_RF)
         x_RF = np.where(log_F, np.log1p(np.where(log_F, x_RF, 0.0)), x_RF)
         # Chan's update: squares are summed around the mean, so nothing cancels.
         delta_F = x_RF.mean(axis=0) - mean_F
@@ -66,51 +97,62 @@ def feature_statistics(manifest: Manifest, preparation: Preparation) -> Preparat
     return replace(preparation, mean=tuple(mean_F.tolist()), std=tuple(std_F.tolist()))
 
 
-def _row_groups(manifest: Manifest, *, seed: int | None) -> Iterator[NDArray[np.float32]]:
-    """Each row group once as float32 (C, R); in random order, its rows too, where a seed is given."""
+def _all_row_groups(manifest: Manifest) -> Iterator[Columns]:
+    """Each row group once, lane by lane, in the order of the manifest."""
+    for lane in range(manifest.lanes):
+        with _reader(manifest, lane, None) as reader:
+            yield from _row_groups(manifest, lane, reader)
+
+
+def _row_groups(manifest: Manifest, lane: int, reader: Reader) -> Iterator[Columns]:
+    """Each row group of a lane once, in the reader's order."""
     rows = 0
-    with _reader(manifest, seed) as reader:
+    with _retold(manifest):
         for group in reader:
-            group_CR = np.stack([getattr(group, name) for name in manifest.columns])
-            if group_CR.dtype != np.float32:
-                raise InputError(f"expected float32 columns in the snapshot {manifest.folder}, found {group_CR.dtype}; train again")
-            rows += group_CR.shape[1]
-            yield group_CR
-    if rows != manifest.rows:
-        raise InputError(f"expected {manifest.rows} rows of the snapshot {manifest.folder}, read {rows}; its files changed: train again")
+            columns = [getattr(group, name) for name in manifest.columns]
+            others = {str(column.dtype) for column in columns if column.dtype != np.float32}
+            if others:
+                raise InputError(f"expected float32 columns in the snapshot {manifest.folder}, found {', '.join(others)}; train again")
+            rows += len(columns[0])
+            yield columns
+    if rows != manifest.lane_rows(lane):
+        raise InputError(
+            f"expected {manifest.lane_rows(lane)} rows in lane {lane} of the snapshot {manifest.folder}, read {rows}; "
+            "its files changed: train again"
+        )
 
 
 @contextmanager
-def _reader(manifest: Manifest, seed: int | None) -> Iterator[Reader]:
+def _reader(manifest: Manifest, lane: int, seed: int | None) -> Iterator[Reader]:
     # The dummy pool reads in this thread. Petastorm 0.13.1's thread pool tests "all workers are idle" before "all work was
     # handed out", so it ends early now and then and drops row groups without an error. One reader per epoch: it shuffles once.
-    urls = [f"file://{Path(manifest.folder, file.path).absolute()}" for file in manifest.files]
-    shuffle = seed is not None
-    try:
+    urls = [f"file://{Path(manifest.folder, file.path).absolute()}" for file in manifest.lane(lane)]
+    with _retold(manifest):
         reader = make_batch_reader(
             urls,
-            schema_fields=[f"^{name}$" for name in manifest.columns],
             reader_pool_type="dummy",
-            shuffle_row_groups=shuffle,
-            shuffle_rows=shuffle,
+            shuffle_row_groups=seed is not None,
             seed=seed,
             num_epochs=1,
         )
-        try:
-            yield reader
-        finally:  # not `with reader`: its exit prints to stdout, which belongs to --json
-            reader.stop()
-            reader.join()
+    try:
+        yield reader
+    finally:  # not `with reader`: its exit prints to stdout, which belongs to --json
+        reader.stop()
+        reader.join()
+
+
+@contextmanager
+def _retold(manifest: Manifest) -> Iterator[None]:
+    """What is wrong with a file, as an InputError."""
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"expected readable files in the snapshot {manifest.folder}: {error}; delete the folder and train again"
         ) from error
 
 
-def _tensors(batch_CB: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
-    # Transposed batch by batch: that stays in the cache, a whole row group does not.
-    return (
-        torch.from_numpy(np.ascontiguousarray(batch_CB[:-2].T)),
-        torch.from_numpy(batch_CB[-2].copy()),
-        torch.from_numpy(batch_CB[-1].copy()),
-    )
+def _tensors(batch_CB: NDArray[np.float32]) -> Batch:
+    batch = torch.from_numpy(batch_CB)
+    return batch[:-2].T, batch[-2], batch[-1]

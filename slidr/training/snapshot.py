@@ -1,7 +1,10 @@
 """The training snapshot: rows that Spark wrote once, so that every epoch can read them whole.
 
 A snapshot is a folder of Parquet files and a `manifest.json`, written last: without it the snapshot does not exist.
-Each file is one row group of float32 columns without NULL: the features, `label` (1 = non-human, 0 = human), `weight`.
+Each file is one row group of float32 columns: the features, NaN for NULL, `label` (1 = non-human, 0 = human), `weight`.
+
+Files go round in lanes: file i belongs to lane i modulo `lanes`. Every step of the training takes an equal share of its
+clicks from each lane, whatever the number of workers that the lanes are dealt to, so that this number changes nothing.
 """
 
 import json
@@ -14,15 +17,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr.bundle import preparation_for
 from slidr.errors import ConfigError, InputError
 from slidr.features.spec import FeatureSpec
 
-FORMAT = 1
+FORMAT = 2
 LABEL, WEIGHT = "label", "weight"
+MOST_LANES = 8  # and so the most workers
 MANIFEST, DATA = "manifest.json", "data"
 BUCKET, ORDER = "bucket", "order"
 # A file is one row group (up to Parquet's limit of a million rows), whatever the Spark configuration says.
@@ -54,6 +58,7 @@ class Manifest:
     rows: int
     human: int
     non_human: int
+    lanes: int
     identity: dict[str, Any]
 
     @property
@@ -64,9 +69,25 @@ class Manifest:
     def columns(self) -> tuple[str, ...]:
         return (*self.features, LABEL, WEIGHT)
 
+    def lane(self, number: int) -> tuple[SnapshotFile, ...]:
+        """The files of a lane."""
+        return self.files[number :: self.lanes]
+
+    def lane_rows(self, number: int) -> int:
+        return sum(file.rows for file in self.lane(number))
+
+    def share(self, batch_size: int) -> int:
+        """Clicks that a step takes from each lane."""
+        return max(batch_size // self.lanes, 1)
+
     def steps(self, batch_size: int) -> int:
-        """Batches of an epoch."""
-        return -(-self.rows // batch_size)
+        """Steps of an epoch: until the longest lane has ended."""
+        return max(-(-self.lane_rows(lane) // self.share(batch_size)) for lane in range(self.lanes))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what the files hold."""
+        return sha256(json.dumps([file.sha256 for file in self.files]).encode()).hexdigest()
 
 
 def write_snapshot(
@@ -81,8 +102,8 @@ def write_snapshot(
 ) -> Manifest:
     """Writes clicks (click_id, features, label, weight) as a snapshot with about `row_group_rows` rows a file.
 
-    Rows are shuffled by a hash of click_id and seed, so the bytes do not depend on the frame's partitioning. NULL and NaN
-    features take the spec's fill value. `table_versions` names everything that decides which rows `df` has. A snapshot
+    Rows are shuffled by a hash of click_id and seed, so the bytes do not depend on the frame's partitioning. A NULL feature
+    becomes NaN. `table_versions` names everything that decides which rows `df` has. A snapshot
     with the same arguments is used again if its files are whole. `df` is read twice: persist it where it is expensive.
     Raises InputError that lists all columns with values that training can't use.
     """
@@ -100,10 +121,11 @@ def write_snapshot(
         return existing
     # From here on the folder holds no snapshot, until the new manifest is written.
     (Path(folder) / MANIFEST).unlink(missing_ok=True)
-    rows = _prepared(df, features, spec, seed)
+    rows = _prepared(df, features, seed)
     count = _check_rows(rows, features, spec)
-    _write_files(rows, Path(folder) / DATA, files=-(-count // row_group_rows))
-    manifest = _measure(Path(folder), identity)
+    lanes, files = arrangement(count, row_group_rows)
+    _write_files(rows, Path(folder) / DATA, files=files)
+    manifest = _measure(Path(folder), lanes, identity)
     if manifest.rows != count:
         raise InputError(f"expected {count} rows in the snapshot {folder}, found {manifest.rows}: the input changed meanwhile; persist it")
     _write_manifest(manifest)
@@ -141,24 +163,23 @@ def _reusable(folder: str, identity: dict[str, Any]) -> Manifest | None:
     return manifest if manifest.identity == json.loads(json.dumps(identity)) else None
 
 
-def _prepared(df: DataFrame, features: Sequence[str], spec: FeatureSpec, seed: int) -> DataFrame:
-    """click_id, the shuffling hash, and float columns: filled features, label, weight."""
-    fills = preparation_for(spec).fill
-    columns = [_filled(name, fill).alias(name) for name, fill in zip(features, fills, strict=True)]
-    columns += [F.coalesce(F.col(name).cast("float"), F.lit(float("nan")).cast("float")).alias(name) for name in (LABEL, WEIGHT)]
+def arrangement(rows: int, row_group_rows: int) -> tuple[int, int]:
+    """(lanes, files): equally many files in each lane, of about `row_group_rows` rows."""
+    lanes = min(max(round(rows / row_group_rows), 1), MOST_LANES)
+    return lanes, lanes * max(round(rows / row_group_rows / lanes), 1)
+
+
+def _prepared(df: DataFrame, features: Sequence[str], seed: int) -> DataFrame:
+    """click_id, the shuffling hash, and float columns: features, label, weight, NaN for NULL."""
+    columns = [F.coalesce(F.col(name).cast("float"), F.lit(float("nan")).cast("float")).alias(name) for name in (*features, LABEL, WEIGHT)]
     return df.select("click_id", F.xxhash64(F.lit(seed), F.col("click_id")).alias(ORDER), *columns)
 
 
-def _filled(name: str, fill: float) -> Column:
-    value = F.col(name).cast("float")
-    return F.coalesce(F.when(~F.isnan(value), value), F.lit(fill).cast("float"))
-
-
 def _check_rows(rows: DataFrame, features: Sequence[str], spec: FeatureSpec) -> int:
-    """Number of rows, all of them usable: finite features (log-scaled ones not negative), label 0 or 1, finite weight > 0."""
+    """Number of rows, all of them usable: NaN or finite features (log-scaled ones not negative), label 0 or 1, finite weight > 0."""
     infinite = F.lit(float("inf"))
     logged = zip(features, preparation_for(spec).log, strict=True)
-    good = {name: (F.abs(name) < infinite) & (F.lit(not log) | (F.col(name) >= 0)) for name, log in logged}
+    good = {name: F.isnan(name) | ((F.abs(name) < infinite) & (F.lit(not log) | (F.col(name) >= 0))) for name, log in logged}
     good[LABEL] = F.col(LABEL).isin(0.0, 1.0)
     good[WEIGHT] = (F.col(WEIGHT) > 0) & (F.col(WEIGHT) < infinite)
     bad = [F.count_if(~F.coalesce(fine, F.lit(False))).alias(name) for name, fine in good.items()]
@@ -183,7 +204,7 @@ def _write_files(rows: DataFrame, path: Path, files: int) -> None:
     writer.parquet(f"file://{path.absolute()}")
 
 
-def _measure(folder: Path, identity: dict[str, Any]) -> Manifest:
+def _measure(folder: Path, lanes: int, identity: dict[str, Any]) -> Manifest:
     paths = sorted((folder / DATA).glob(f"{BUCKET}=*/*.parquet"))
     expected = [(name, pa.float32()) for name in (*identity["features"], LABEL, WEIGHT)]
     files, non_human = [], 0
@@ -196,7 +217,7 @@ def _measure(folder: Path, identity: dict[str, Any]) -> Manifest:
         data = path.read_bytes()  # about one row group
         files.append(SnapshotFile(str(path.relative_to(folder)), sum(groups), groups, len(data), sha256(data).hexdigest()))
     rows = sum(file.rows for file in files)
-    return Manifest(str(folder), tuple(files), rows, human=rows - non_human, non_human=non_human, identity=identity)
+    return Manifest(str(folder), tuple(files), rows, human=rows - non_human, non_human=non_human, lanes=lanes, identity=identity)
 
 
 def _read_manifest(folder: Path) -> Manifest:

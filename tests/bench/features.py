@@ -170,6 +170,11 @@ class Bench:
     def _nowhere(self, lake: Lake) -> None:
         built(lake.read(CLICKS), CONF.spec).write.format("noop").mode("overwrite").save()
 
+    def giant(self, rows: int) -> None:
+        """All clicks on one address: what the largest Python worker holds."""
+        lake, _ = self.world(rows, 1.0)
+        self.show(f"One key, {rows:,} clicks", rows, side_by_side({"slidr": lambda: self._nowhere(lake)}, runs=1, warm=0), "slidr")
+
     def hot(self, rows: int) -> None:
         lakes = {f"{share:.0%} on one address": self.world(rows, share)[0] for share in (0.01, 0.1, 0.4)}
         costs = side_by_side({name: lambda lake=lake: self._nowhere(lake) for name, lake in lakes.items()})
@@ -179,7 +184,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 500_000, 2_000_000, 8_000_000])
-    parser.add_argument("--only", choices=["whole", "six", "growth", "hot"])
+    parser.add_argument("--only", choices=["whole", "six", "growth", "hot", "giant"])
     given = parser.parse_args()
     spark = session.build(CONF.spark, app="slidr-bench")
     with tempfile.TemporaryDirectory(prefix="slidr-bench-") as folder:

@@ -1,7 +1,9 @@
 """The network and its one-layer baseline. Higher scores are more robotic.
 
-Raw features go in: filling, log-scaling and standardising are buffers of the model, so training and scoring can't differ.
-Shapes: B clicks, F features, O outputs of a layer.
+Raw features go in: filling, log-scaling, standardising and flags of what is missing are buffers of the model, so training and
+scoring can't differ.
+
+Shapes: B clicks, F features, I inputs of the first layer (F and the flags), O outputs of a layer.
 """
 
 import numpy as np
@@ -25,11 +27,14 @@ class Mlp(nn.Module):
         self.log_F: Tensor
         self.mean_F: Tensor
         self.std_F: Tensor
+        self.flagged_M: Tensor
         self.register_buffer("fill_F", torch.tensor(preparation.fill, dtype=torch.float32))
         self.register_buffer("log_F", torch.tensor(preparation.log, dtype=torch.bool))
         self.register_buffer("mean_F", torch.tensor(preparation.mean, dtype=torch.float32))
         self.register_buffer("std_F", torch.tensor(preparation.std, dtype=torch.float32))
-        widths = (len(preparation.names), *hidden, 1)
+        flagged = [preparation.names.index(name) for name in preparation.flags]
+        self.register_buffer("flagged_M", torch.tensor(flagged, dtype=torch.long))
+        widths = (preparation.inputs, *hidden, 1)
         self.layers = nn.ModuleList(nn.Linear(into, out) for into, out in zip(widths[:-1], widths[1:], strict=True))
 
     @property
@@ -37,10 +42,11 @@ class Mlp(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     def prepare(self, x_BF: Tensor) -> Tensor:
-        """Model inputs (B, F) of raw features (B, F)."""
-        x_BF = torch.where(torch.isnan(x_BF), self.fill_F, x_BF)
+        """Model inputs (B, I) of raw features (B, F)."""
+        missing_BF = torch.isnan(x_BF)
+        x_BF = torch.where(missing_BF, self.fill_F, x_BF)
         x_BF = torch.where(self.log_F, torch.log1p(x_BF), x_BF)
-        return (x_BF - self.mean_F) / self.std_F
+        return torch.cat([(x_BF - self.mean_F) / self.std_F, missing_BF[:, self.flagged_M].to(x_BF.dtype)], dim=1)
 
     def forward(self, x_BF: Tensor) -> Tensor:
         h_BO = self.prepare(x_BF)

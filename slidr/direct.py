@@ -1,0 +1,144 @@
+"""Small tables of the lake without Spark: read whole, appended a few rows at a time. Incident response waits for no JVM.
+
+Delta's protocol is delta-rs's work (package `deltalake`). Spark reads these tables as it reads the others, and they are declared
+in `tables.py` like the others. Credentials of object stores come from the environment (AWS_*, AZURE_*, GOOGLE_*) or the machine's role.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Schema, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from slidr.errors import InputError, SetupError
+from slidr.lake import PROPERTIES, Lake
+from slidr.tables import Table
+
+SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfs", "abfss", "hdfs")
+ARROW: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tables live, as in `Lake`, without a session."""
+
+    root: str
+    catalog: None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All rows of a table as of one commit."""
+
+    table: Table
+    delta: DeltaTable
+    rows: list[dict[str, Any]]
+
+
+def reaches(root: str, catalog: str | None) -> bool:
+    """Whether the tables can be used without Spark: not where a catalog names them, nor in stores that only Hadoop knows."""
+    return catalog is None and ("://" not in root or root.split("://")[0] in SCHEMES)
+
+
+def path(place: Lake | Place, table: Table) -> str:
+    return f"{place.root.rstrip('/')}/{table.name}"
+
+
+def exists(place: Lake | Place, table: Table) -> bool:
+    with _told(place, table):
+        return bool(DeltaTable.is_deltatable(path(place, table)))
+
+
+def create(place: Lake | Place, table: Table) -> None:
+    """Makes the table, as `Lake.create` does, where it is missing; leaves it alone where it exists."""
+    if exists(place, table):
+        return
+    try:
+        with _told(place, table):
+            DeltaTable.create(
+                path(place, table),
+                schema=Schema.from_json(table.schema.json()),
+                mode="ignore",
+                partition_by=list(table.partitions),
+                description=table.comment,
+                configuration={**PROPERTIES, "delta.dataSkippingNumIndexedCols": str(table.indexed)},
+            )
+    except CommitFailedError:
+        if not exists(place, table):  # else another process made the same table at the same time
+            raise
+
+
+def read(place: Lake | Place, table: Table) -> Snapshot:
+    """All rows of a small table, times aware of UTC. Raises InputError where it is missing or differs from its declaration."""
+    with _told(place, table):
+        delta = DeltaTable(path(place, table))
+        _require_declared(delta, table)
+        found = QueryBuilder().register("found", delta).execute("SELECT * FROM found").read_all()
+        columns = [found.column(name).to_pylist() for name in table.names]
+    return Snapshot(table, delta, [dict(zip(table.names, values, strict=True)) for values in zip(*columns, strict=True)])
+
+
+def append(snapshot: Snapshot, rows: Rows) -> bool:
+    """Appends rows as the very next commit after the snapshot; False, and nothing written, where another commit came first."""
+    batch = _arrow(snapshot.table, rows)
+    try:
+        # No retry inside: rows are decided on what the snapshot holds, so they must not land behind anything else.
+        write_deltalake(snapshot.delta, batch, mode="append", commit_properties=CommitProperties(max_commit_retries=0))
+    except CommitFailedError:
+        if DeltaTable(snapshot.delta.table_uri).version() > snapshot.delta.version():
+            return False
+        raise
+    return True
+
+
+def add(place: Lake | Place, table: Table, rows: Rows) -> None:
+    """Appends rows that depend on no others, in one commit; makes the table where it is missing."""
+    create(place, table)
+    with _told(place, table):
+        write_deltalake(path(place, table), _arrow(table, rows), mode="append")
+
+
+def _arrow(table: Table, rows: Rows) -> pa.Table:
+    """The declared columns. Raises InputError for a NULL where none is allowed."""
+    broken = sorted({c.name for c in table.columns for row in rows if row[c.name] is None and not c.nullable})
+    if broken:
+        raise InputError(f"table {table.name}: expected no NULL, found NULL in {', '.join(broken)}")
+    fields = [pa.field(c.name, ARROW[c.type]) for c in table.columns]
+    return pa.Table.from_pylist([{name: row[name] for name in table.names} for row in rows], schema=pa.schema(fields))
+
+
+def _require_declared(delta: DeltaTable, table: Table) -> None:
+    found = {field["name"]: field["type"] for field in json.loads(delta.schema().to_json())["fields"]}
+    wanted = {field["name"]: field["type"] for field in json.loads(table.schema.json())["fields"]}
+    wrong = [f"{name}: expected {kind}, found {found.get(name, 'none')}" for name, kind in wanted.items() if found.get(name) != kind]
+    if wrong:
+        raise InputError(f"table {table.name} does not match its declaration: " + "; ".join(wrong))
+
+
+@contextmanager
+def _told(place: Lake | Place, table: Table) -> Iterator[None]:
+    try:
+        yield
+    except TableNotFoundError as error:
+        raise InputError(f"expected the table {table.name} in {place.root}, found none; run `slidr init`") from error
+    except CommitFailedError:
+        raise
+    except (OSError, DeltaError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise SetupError(
+            f"expected the table {table.name} in {place.root} to be within reach, found: {why}; "
+            "for an object store set its credentials in the environment, see docs/models.md"
+        ) from error
