@@ -74,7 +74,8 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         with guardrails.beside(checks, "weights, training and calibration"):
             bundle, summary = make_bundle(job, days, labelled, identity)
         model_started = time.monotonic()
-        checks += check_judging(job, days, labelled, bundle, summary, champion)
+        found = {"metrics": summary["judging"], "methods": summary["curves"], "calibration": summary["calibration"]}
+        checks += check_judging(job, days, labelled, bundle, champion, **found)
         guardrail_seconds += time.monotonic() - model_started
         failed = guardrails.require(checks, override)
     finally:
@@ -179,13 +180,23 @@ def check_data(job: Job, days: Days, labelled: DataFrame, champion: Version | No
 
 
 def check_judging(
-    job: Job, days: Days, labelled: DataFrame, bundle: Bundle, summary: dict[str, Any], champion: Version | None
+    job: Job,
+    days: Days,
+    labelled: DataFrame,
+    bundle: Bundle,
+    champion: Version | None,
+    *,
+    metrics: pd.DataFrame,
+    methods: dict[str, dict[str, Curve]],
+    calibration: Calibration,
 ) -> list[guardrails.Check]:
-    """The checks on the model: by itself, and beside the champion on the same judging clicks."""
+    """The checks on the model: by itself and beside the baselines, and beside the champion on the same judging clicks.
+
+    `metrics` of the judging days by slice; `methods`: method -> slice -> curve of the judging days.
+    """
     conf = job.conf.guardrails
     job.say("guardrails: model")
-    outcomes = bundle.metrics["calibration_outcomes"]
-    own = guardrails.check_model(summary["judging"], comparison=summary["comparison"], outcomes=outcomes, bounds=conf, days=days.judging)
+    own = guardrails.check_model(metrics, methods=methods, calibration=calibration, bounds=conf, days=days.judging)
     alike, why = None, "there is no champion to compare with"
     if champion:
         decided = decided_by_both(job, days, labelled.where("part = 'judging'"), bundle, champion.bundle)
@@ -231,7 +242,7 @@ def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str) -> tup
         metrics=bundle_metrics(metrics, calibration, raked, comparison),
     )
     rows = metrics[["slice", "threshold", "clicks", "ivr", "purchasing", "fpr", "coverage"]].to_dict("records")
-    return bundle, {"judging": metrics, "judging_rows": rows, "comparison": comparison}
+    return bundle, {"judging": metrics, "judging_rows": rows, "comparison": comparison, "curves": judged, "calibration": calibration}
 
 
 def rake(job: Job, labelled: DataFrame) -> weights.Raking:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from slidr import config
-from slidr.curves import TOTAL
+from slidr.curves import TOTAL, Calibration, Curve, SliceThreshold, curves
 from slidr.errors import GuardrailError, InputError
 from slidr.guardrails import (
     Check,
@@ -408,9 +408,26 @@ def metrics(fpr: float = 0.03, ivr: float = 0.2, **slices: dict[str, float]) -> 
     return pd.DataFrame([*made, {**base, "slice": TOTAL, "fpr": fpr, "ivr": ivr}])
 
 
+def curve(invalid: int, purchasing_invalid: int = 20) -> Curve:
+    """1000 of 10,000 clicks purchase. Of those scored 0.9 and above, `purchasing_invalid` do; 3000 more clicks, 500 of them
+    purchasing, are scored 0.5."""
+    bins = [(9000, invalid, purchasing_invalid), (5000, 3000, 500), (1000, 7000 - invalid, 500 - purchasing_invalid)]
+    rows = [("desktop", number, clicks, bought, 0, 0) for number, clicks, bought in bins]
+    return curves(pd.DataFrame(rows, columns=["slice", "bin", "clicks", "purchasing", "high_rfm", "heavy"]))["desktop"]
+
+
+def calibrated(status: str = "optimal", **outcomes: str) -> Calibration:
+    slices = tuple(SliceThreshold(name, *[0] * 13, outcome=outcome) for name, outcome in outcomes.items())
+    numbers = dict.fromkeys(("objective", "price", "fpr_max", "fit_fpr", "ivr", "fpr", "global_ivr", "global_fpr"), 0.0)
+    return Calibration("quadratic", {}, 0.5, slices, "CLARABEL", status, fpr_budget=0.02, knee=(0.0, 0.0, 0.0), **numbers)
+
+
+FITTED = {"desktop/guest": "quadratic", "mobile/login": "linear"}
+
+
 def model_checks(table: pd.DataFrame | None = None, **given: Any) -> list[Check]:
-    rows = [{"method": "mlp", "ivr": 0.25}, {"method": "logistic", "ivr": 0.15}, {"method": "champion", "ivr": 0.4}]
-    usual = {"comparison": rows, "outcomes": {"desktop/guest": "quadratic", "mobile/login": "linear"}}
+    ivr = {"mlp": 2500, "logistic": 1500, "champion": 4000}
+    usual = {"methods": {name: {"desktop": curve(count)} for name, count in ivr.items()}, "calibration": calibrated(**FITTED)}
     return check_model(metrics() if table is None else table, **{**usual, **given}, bounds=BOUNDS, days=[FIRST])
 
 
@@ -450,19 +467,31 @@ def test_coverage_of_a_slice() -> None:
 
 def test_slices_that_calibration_did_not_fit() -> None:
     outcomes = {"desktop/guest": "global: 3 purchasing clicks, 30 are needed", "mobile/login": "linear"}
-    assert failed(model_checks(outcomes=outcomes)) == {}  # half of the clicks
-    found = failed(model_checks(outcomes={**outcomes, "mobile/login": "global: the curve has 1 point"}))
+    assert failed(model_checks(calibration=calibrated(**outcomes))) == {}  # half of the clicks
+    found = failed(model_checks(calibration=calibrated(**{**outcomes, "mobile/login": "global: the curve has 1 point"})))
     assert list(found) == ["clicks of slices that calibration did not fit"]
     assert "3 purchasing clicks" in found["clicks of slices that calibration did not fit"].advice
-    assert failed(model_checks(outcomes={}))["clicks of slices that calibration did not fit"].observed == 1
+    assert failed(model_checks(calibration=calibrated()))["clicks of slices that calibration did not fit"].observed == 1
+
+
+def test_a_solver_that_did_not_find_its_optimum_stops() -> None:
+    assert list(failed(model_checks(calibration=calibrated("optimal_inaccurate", **FITTED)))) == ["calibration solved to its optimum"]
+    assert failed(model_checks(calibration=calibrated("not needed", **FITTED))) == {}
 
 
 def test_a_baseline_that_beats_the_network_stops() -> None:
-    ahead = [{"method": "mlp", "ivr": 0.2}, {"method": "logistic", "ivr": 0.1}, {"method": "velocity", "ivr": 0.21}]
-    found = failed(model_checks(comparison=ahead))
+    def checks(**made: Curve) -> list[Check]:
+        return model_checks(methods={name: {"desktop": found} for name, found in made.items()})
+
+    found = failed(checks(mlp=curve(2000), logistic=curve(1000), velocity=curve(2100)))
     assert list(found) == ["lead of the best baseline over the network, in IVR"]
-    assert "velocity has IVR 0.2100, the network 0.2000: a baseline beats" in next(iter(found.values())).advice
-    assert next(check for check in model_checks(comparison=[]) if "baseline" in check.name).verdict == "not judged"
+    assert "20 of 1000 purchasing clicks invalid, velocity has IVR 0.2100, the network 0.2000: a baseline beats" in str(found)
+    # One purchasing click more than the budget allows, and the network would be far ahead: that is chance.
+    by_chance = checks(mlp=curve(2200, purchasing_invalid=21), velocity=curve(2100))
+    assert failed(by_chance) == {}
+    assert "the network 0.0000, which may be chance" in str(by_chance)
+    for without in (checks(mlp=curve(2000)), checks(logistic=curve(2000))):
+        assert next(check for check in without if "baseline" in check.name).verdict == "not judged"
 
 
 # The champion.

@@ -1,6 +1,7 @@
 """What the checks are made of, on Spark: one pass over labelled clicks, counts of other tables, decisions of two models."""
 
 import json
+import math
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from rich.console import Console
 from slidr.jobs import look, train
 
@@ -35,6 +37,7 @@ from slidr.tables import CLICKS, LABELS, PURCHASES, REJECTS, features_table
 from slidr.version import Version
 from tests import worlds
 from tests.frames import at, click, clicks, day, frame, purchase, purchases
+from tests.test_guardrails import calibrated
 from tests.worlds import SPEC
 
 FEATURES = ("ip_clicks_1h", "ip_since_prev", "hour_sin", "logged_in")
@@ -232,7 +235,6 @@ def champion_rows(job: Job) -> list[Check]:
 
 def judged(job: Job, champion: Version | None) -> list[Check]:
     new = worlds.version("1").bundle
-    new.metrics["calibration_outcomes"] = {"desktop/guest": "quadratic", "phone/guest": "linear"}
     base = {
         "clicks": 8,
         "purchasing": 2,
@@ -240,16 +242,15 @@ def judged(job: Job, champion: Version | None) -> list[Check]:
         "fpr": 0.0,
         "heavy": 0,
         "heavy_invalid": 0,
-        "coverage": float("nan"),
+        "coverage": math.nan,
         "ivr": 0.2,
     }
     table = pd.DataFrame([{**base, "slice": name} for name in ("desktop/guest", "phone/guest", TOTAL)])
-    summary = {"judging": table, "comparison": []}
-    days = train.Days([], [], worlds.DAYS[:1])
     bounds = job.conf.guardrails.model_copy(update={"min_slice_clicks": 1, "min_advertiser_clicks": 1})
     job.conf = job.conf.model_copy(update={"guardrails": bounds})
-    rows_of = judging(job).withColumn("part", worlds.F.lit("judging"))
-    return train.check_judging(job, days, rows_of, new, summary, champion)
+    rows_of = judging(job).withColumn("part", F.lit("judging"))
+    found = {"metrics": table, "methods": {}, "calibration": calibrated()}
+    return train.check_judging(job, train.Days([], [], worlds.DAYS[:1]), rows_of, new, champion, **found)
 
 
 def test_the_champion_decides_the_same_clicks_by_its_own_slices(job: Job) -> None:

@@ -2,40 +2,44 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from math import ceil, sqrt
 from typing import Any
 
 import pandas as pd
 
 from slidr.config import GuardrailsConf
-from slidr.curves import TOTAL, share
+from slidr.curves import COUNT_TOLERANCE, TOTAL, Calibration, Curve, pool, share
 from slidr.guardrails.checks import FALSE_STOPS, Check, at_least, at_most, left_out, poisson_at_least, poisson_at_most
 from slidr.guardrails.queries import SLICES, query
 
 NETWORK = "mlp"
 NO_BASELINES = (NETWORK, "champion")
+SOLVED = ("optimal", "not needed")
 
 
 def check_model(
     metrics: pd.DataFrame,
     *,
-    comparison: Sequence[Mapping[str, Any]],
-    outcomes: Mapping[str, str],
+    methods: Mapping[str, Mapping[str, Curve]],
+    calibration: Calibration,
     bounds: GuardrailsConf,
     days: Sequence[date],
 ) -> list[Check]:
-    """FPR, IVR and coverage of all slices and of each, the slices that calibration could not fit, and the baselines.
+    """FPR, IVR and coverage of all slices and of each, how calibration ended, and the baselines.
 
-    `metrics` is the result of `evaluation.slice_metrics` of the judging days; `comparison` has method and ivr of each method
-    at one threshold of the same FPR on the same rows; `outcomes` says slice by slice how calibration chose.
+    `metrics` is the result of `evaluation.slice_metrics` of the judging days; `methods` are the curves of the judging days by
+    method and slice, all of the same clicks.
     """
     behind = query(SLICES, days)
     slices = metrics[metrics["slice"] != TOTAL]
+    outcomes = {row.slice: row.outcome for row in calibration.slices}
     return [
         *_totals(metrics[metrics["slice"] == TOTAL].iloc[0], bounds, behind),
         *_slice_fpr(slices, bounds, behind),
         *_slice_coverage(slices, bounds, behind),
+        _solved(calibration),
         _calibration(slices, outcomes, bounds.max_global_slices, behind),
-        _baselines(comparison, bounds.max_baseline_lead, behind),
+        _baselines({name: pool(curves) for name, curves in methods.items()}, calibration.fpr_budget, bounds.max_baseline_lead, behind),
     ]
 
 
@@ -103,6 +107,14 @@ def _slice_coverage(slices: pd.DataFrame, bounds: GuardrailsConf, behind: str) -
     ]
 
 
+def _solved(calibration: Calibration) -> Check:
+    """1 if the solver found its optimum, or no slice needed it."""
+    status = calibration.status
+    return at_least(
+        "calibration solved to its optimum", status in SOLVED, 1, f"{calibration.method}, solver {calibration.solver}: {status}"
+    )
+
+
 def _calibration(slices: pd.DataFrame, outcomes: Mapping[str, str], bound: float, behind: str) -> Check:
     """Share of the judging clicks whose slice calibration could not fit, or does not know. A solver that finds no optimum
     stops the run by itself."""
@@ -113,15 +125,29 @@ def _calibration(slices: pd.DataFrame, outcomes: Mapping[str, str], bound: float
     return at_most("clicks of slices that calibration did not fit", share(clicks, int(slices["clicks"].sum())), bound, advice, behind)
 
 
-def _baselines(comparison: Sequence[Mapping[str, Any]], bound: float, behind: str) -> Check:
-    """How far the best baseline's IVR is above the network's, at the same FPR on the same rows."""
+def _baselines(methods: Mapping[str, Curve], budget: float, bound: float, behind: str) -> Check:
+    """How far the best baseline's IVR is above the network's, at the same FPR on the same clicks, beyond chance.
+
+    At the budget k purchasing clicks may be invalid. Which ones are hit is chance: a threshold that hits k of them in one
+    sample hits k + 2 sqrt(k + 1) in another now and then, so the network is read there, and the difference vanishes with more clicks.
+    """
     name = "lead of the best baseline over the network, in IVR"
-    ivr = {str(row["method"]): float(row["ivr"]) for row in comparison}
-    rivals = {method: value for method, value in ivr.items() if method not in NO_BASELINES}
-    if NETWORK not in ivr or not rivals:
+    purchasing = methods[NETWORK].purchasing if NETWORK in methods else 0
+    rivals = {method: curve for method, curve in methods.items() if method not in NO_BASELINES}
+    if not purchasing or not rivals:
         return left_out(name, bound, "there are no purchasing clicks to compare at the same FPR, or there is no baseline")
-    best = max(rivals, key=lambda method: rivals[method])
-    advice = f"at the same FPR, {best} has IVR {rivals[best]:.4f}, the network {ivr[NETWORK]:.4f}"
-    if rivals[best] - ivr[NETWORK] > bound:
+    allowed = int(budget * purchasing + COUNT_TOLERANCE)
+    ivr = {method: _ivr_at(curve, allowed) for method, curve in methods.items()}
+    best = max(rivals, key=lambda method: ivr[method])
+    lead = ivr[best] - _ivr_at(methods[NETWORK], allowed + ceil(2 * sqrt(allowed + 1)))
+    advice = f"with {allowed} of {purchasing} purchasing clicks invalid, {best} has IVR {ivr[best]:.4f}, the network {ivr[NETWORK]:.4f}"
+    if lead > bound:
         advice += ": a baseline beats the network; train longer, on more days, or look at the labels"
-    return at_most(name, rivals[best] - ivr[NETWORK], bound, advice, behind)
+    elif ivr[best] > ivr[NETWORK]:
+        advice += ", which may be chance"
+    return at_most(name, lead, bound, advice, behind)
+
+
+def _ivr_at(curve: Curve, allowed: int) -> float:
+    """The highest IVR with at most so many purchasing clicks invalid."""
+    return float(curve.ivr[curve.purchasing_invalid <= allowed].max())
