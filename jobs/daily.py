@@ -36,8 +36,9 @@ def daily(job: Job, date: Day) -> Outcome:
     if champion:
         steps["decisions"] = decide(job, champion)
     steps["training"], exit_code, problem = learn(job, registry)
-    if not champion and registry.states().champion:
-        steps["decisions"] = decide(job, str(registry.states().champion))
+    if not champion:
+        first = registry.states().champion
+        steps["decisions"] = decide(job, first) if first else "none: no version decides; promote one"
     job.say("metrics")
     steps["monitor"] = monitor.update(job, days_between(day - timedelta(days=job.conf.labels.delay_days), job.now.date()))
     steps["stable"] = prove(job, registry)
