@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import math
 import sys
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
@@ -14,10 +17,11 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from slidr import evaluation, guardrails, plots, scoring, weights
+import slidr
+from slidr import evaluation, guardrails, judging, plots, training_report, weights
 from slidr import labels as labelling
 from slidr.bundle import Bundle, Preparation, preparation_for
-from slidr.curves import TOTAL, Calibration, Curve, curves
+from slidr.curves import TOTAL, Calibration, Curve
 from slidr.errors import NothingToDoError
 from slidr.features.counters import prefer_logged
 from slidr.features.spec import UNITS
@@ -25,10 +29,12 @@ from slidr.options import Override, parse_time
 from slidr.run import Job, Outcome, folder
 from slidr.slices import slice_name
 from slidr.tables import CLICKS, LABELS, PURCHASES, features_table
+from slidr.version import Version
 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Trains on the days that have matured by this time; default: now.")]
 LIBRARIES = ("numpy", "pyarrow", "pyspark", "torch", "petastorm", "cvxpy", "mlflow")
 PARTS = ("training", "calibration", "judging")
+METHOD = "mlp"  # the one that becomes the version; the others are baselines
 
 
 @dataclass(frozen=True)
@@ -63,15 +69,17 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         if known:
             return Outcome({"version": known[0], "new": False}, said=f"Already trained: version {known[0]}.")
         failed = check_data(job, labelled, override)
-        bundle, summary = make_bundle(job, days, labelled, identity)
-        failed += guardrails.require(check_judging(job, summary["judging"]), override)
+        bundle, judgement, facts = make_bundle(job, days, labelled, identity, decides_now(registry))
+        checks = check_judging(job, judgement.metrics("judging"))
+        report = write_report(job, identity, judgement, facts, guardrail_rows(checks))  # before a guardrail stops the run
+        failed += guardrails.require(checks, override)
     finally:
         labelled.unpersist()
     reason = f"trained on {days.training[0]} to {days.judging[-1]}" + (f"; override: {override}" if override else "")
     number = registry.register(
         bundle, identity=identity, pictures=folder(job, "models", identity[:12]), now=job.now, actor=job.actor, reason=reason
     )
-    shown = {"Judging days": summary["judging_rows"], "At one global threshold of the same FPR": summary["comparison"]}
+    rows = training_report.summary(judgement)
     overridden = [f"{check.name}: observed {check.observed:.6g}, bound {check.bound:.6g}; {check.advice}" for check in failed]
     result = {
         "version": number,
@@ -79,8 +87,12 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         "overridden": overridden,
         "bundle_metrics": bundle.metrics,
         "thresholds": bundle.thresholds,
+        "comparison": rows,
+        "verdict": training_report.verdict(judgement).sentence,
+        "report": str(report),
     }
-    return Outcome(result, shown, f"Version {number} is a candidate; `slidr models promote {number} --reason …` makes it decide.")
+    next_step = f"Version {number} is a candidate; `slidr models promote {number} --reason …` makes it decide."
+    return Outcome(result, training_report.shown(judgement), f"{result['verdict']}\nReport: {report}\n{next_step}")
 
 
 def choose_days(job: Job, now: datetime) -> Days:
@@ -149,28 +161,110 @@ def check_judging(job: Job, metrics: pd.DataFrame) -> list[guardrails.Check]:
     return guardrails.check_model(metrics, max_fpr=conf.max_judging_fpr, max_ivr=conf.max_judging_ivr, min_ivr=conf.min_judging_ivr)
 
 
-def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str) -> tuple[Bundle, dict[str, Any]]:
-    """Weights, snapshot, network, thresholds and judgement; the bundle is complete, nothing is registered yet."""
-    raked = rake(job, labelled)
-    manifest, preparation = snapshot(job, labelled, raked, identity)
-    untuned = {name: fit(job, manifest, preparation, hidden, name) for name, hidden in networks(job).items()}
-    job.say("choosing thresholds")
-    found = method_curves(labelled, untuned)
-    chosen_on = found["calibration"]["mlp"]
-    calibration = calibrate(job, chosen_on)
-    plots.plot_curves(chosen_on, calibration, folder(job, "models", identity[:12]) / "curves.png")
-    judged = found["judging"]
-    metrics = evaluation.slice_metrics(judged["mlp"], calibration.thresholds, calibration.default_threshold)
-    comparison = compare(judged, job.conf.calibration.fpr_budget)
+def make_bundle(
+    job: Job, days: Days, labelled: DataFrame, identity: str, champion: Version | None
+) -> tuple[Bundle, evaluation.Judgement, training_report.Facts]:
+    """Weights, snapshot, methods, thresholds and judgement; the bundle is complete, nothing is registered yet."""
+    methods, raked, training_rows = learn(job, labelled, identity)
+    judgement = judge(job, days, labelled, methods, champion)
+    calibration = judgement.calibration
+    plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, folder(job, "models", identity[:12]) / "curves.png")
     bundle = replace(
-        untuned["mlp"],
+        methods[METHOD],
         thresholds=dict(calibration.thresholds),
         default_threshold=calibration.default_threshold,
         table_versions=table_versions(job),
-        metrics=bundle_metrics(metrics, calibration, raked, comparison),
+        metrics=bundle_metrics(judgement, raked),
     )
-    rows = metrics[["slice", "threshold", "clicks", "ivr", "purchasing", "fpr", "coverage"]].to_dict("records")
-    return bundle, {"judging": metrics, "judging_rows": rows, "comparison": comparison}
+    losses = {name: method.metrics["loss_by_epoch"] for name, method in methods.items() if "loss_by_epoch" in method.metrics}
+    return bundle, judgement, training_facts(job, days, judgement, raked, bundle, training_rows=training_rows, losses=losses)
+
+
+def learn(job: Job, labelled: DataFrame, identity: str) -> tuple[dict[str, Bundle], weights.Raking, int]:
+    """(all methods by name, that invalidate nothing yet; the weights; training clicks)."""
+    raked = rake(job, labelled)
+    manifest, preparation = snapshot(job, labelled, raked, identity)
+    return {name: fit(job, manifest, preparation, hidden, name) for name, hidden in networks(job).items()}, raked, manifest.rows
+
+
+def decides_now(registry: Any) -> Version | None:
+    """The champion, which is compared with the new version on the new version's judging clicks."""
+    number = registry.states().champion
+    return registry.load(number) if number else None
+
+
+def scored(
+    job: Job, days: Days, labelled: DataFrame, methods: dict[str, Bundle], champion: Bundle | None = None
+) -> AbstractContextManager[tuple[DataFrame, str]]:
+    """`judging.scored` of the calibration and judging clicks, with the velocity rule beside the methods."""
+    if "velocity" not in methods:
+        labelled = labelled.withColumn("score_velocity", velocity(labelled.columns))
+    return judging.scored(labelled, methods, champion, lake=job.lake, days=days.judging, zones=job.conf.marketplaces)
+
+
+def judge(job: Job, days: Days, labelled: DataFrame, methods: dict[str, Bundle], champion: Version | None) -> evaluation.Judgement:
+    """Scores the calibration and judging clicks once by all methods and the champion, chooses thresholds, and counts."""
+    decides = champion.bundle if champion else None
+    job.say("scoring the calibration and judging days")
+    with scored(job, days, labelled, methods, decides) as (rows, why_not):
+        by_part, incomplete = judging.method_curves(rows)
+        job.say("choosing thresholds")
+        calibration = calibrate(job, by_part["calibration"][METHOD])
+        tuned = replace(methods[METHOD], thresholds=dict(calibration.thresholds), default_threshold=calibration.default_threshold)
+        deciding = {judging.NEW: (METHOD, tuned)}
+        if decides and judging.CHAMPION in by_part["judging"]:
+            deciding[judging.CHAMPION] = (judging.CHAMPION, decides)
+        hours = judging.hour_counts(rows, deciding)
+    return evaluation.Judgement(METHOD, calibration, by_part, hours, champion.number if champion else None, why_not or incomplete)
+
+
+def write_report(
+    job: Job, identity: str, judgement: evaluation.Judgement, facts: training_report.Facts, rows: list[dict[str, Any]]
+) -> Path:
+    """Pictures and report into the folder that the registry keeps with the version."""
+    target = folder(job, "models", identity[:12])
+    training_report.draw(judgement, target)
+    return training_report.write(judgement, facts, target, rows)
+
+
+def guardrail_rows(checks: list[guardrails.Check]) -> list[dict[str, Any]]:
+    verdicts = {True: "passed", False: "failed"}
+    return [{"check": c.name, "observed": c.observed, "bound": c.bound, "verdict": verdicts[c.passed]} for c in checks]
+
+
+def training_facts(
+    job: Job,
+    days: Days,
+    judgement: evaluation.Judgement,
+    raked: weights.Raking,
+    bundle: Bundle,
+    *,
+    training_rows: int,
+    losses: dict[str, list[float]],
+) -> training_report.Facts:
+    rows = {part: sum(curve.clicks for curve in by_method[METHOD].values()) for part, by_method in judgement.curves.items()}
+    conf = job.conf.training
+    return training_report.Facts(
+        title=f"Model trained on {days.training[0]} to {days.training[-1]}, judged on {days.judging[0]} to {days.judging[-1]}",
+        days={part: [str(day) for day in getattr(days, part)] for part in PARTS},
+        rows={"training": training_rows, **rows},
+        raking={
+            "effective share of the clicks": raked.effective_share,
+            "largest weight": raked.largest_weight,
+            "dimensions left out, with one observed value": ", ".join(raked.dropped) or "none",
+        },
+        losses=losses,
+        table_versions=bundle.table_versions,
+        libraries=bundle.libraries,
+        settings={
+            "slidr": slidr.__version__,
+            "configuration": job.conf.config_hash,
+            "feature spec": job.conf.spec.spec_id,
+            "seed": conf.seed,
+            "epochs": conf.epochs,
+            "calibration": f"{judgement.calibration.method}, FPR budget {judgement.calibration.fpr_budget:.2%}",
+        },
+    )
 
 
 def rake(job: Job, labelled: DataFrame) -> weights.Raking:
@@ -210,7 +304,7 @@ def fit(job: Job, manifest: Any, preparation: Preparation, hidden: tuple[int, ..
     conf = job.conf.training
     loop.seeded(conf.seed)
     model = Mlp(preparation, hidden)
-    loop.fit(
+    losses = loop.fit(
         model,
         lambda epoch: data.batches(manifest, batch_size=conf.batch_size, seed=conf.seed, epoch=epoch),
         epochs=conf.epochs,
@@ -218,7 +312,7 @@ def fit(job: Job, manifest: Any, preparation: Preparation, hidden: tuple[int, ..
         l2=conf.l2,
         on_epoch=lambda epoch, loss: job.say(f"{name}: epoch {epoch + 1} of {conf.epochs}, loss {loss:.4f}, {manifest.rows:,} clicks"),
     )
-    return draft(job, preparation, export_layers(model))
+    return replace(draft(job, preparation, export_layers(model)), metrics={"loss_by_epoch": losses})
 
 
 def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...]) -> Bundle:
@@ -238,25 +332,6 @@ def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...]) -> Bundle
     )
 
 
-def method_curves(labelled: DataFrame, networks: dict[str, Bundle]) -> dict[str, dict[str, dict[str, Curve]]]:
-    """part -> method -> slice -> curve, of the calibration and judging clicks, in one pass; scored by the function that all
-    scoring uses. The velocity rule is judged beside the networks."""
-    scored = labelled.where(F.col("part").isin("calibration", "judging"))
-    for name, bundle in networks.items():
-        scored = scoring.with_scores(scored, bundle, column=f"score_{name}")
-    scores = {name: F.col(f"score_{name}") for name in networks} | {"velocity": velocity(labelled.columns)}
-    by_method = F.explode(F.array(*[F.struct(F.lit(name).alias("method"), score.alias("score")) for name, score in scores.items()]))
-    signs = ("is_purchase", "label_reason", "in_heavy_session")
-    rows = scored.select("part", "slice", *signs, by_method.alias("by")).select("part", "slice", *signs, "by.*")
-    histogram = evaluation.score_histogram(rows, by=("part", "method")).toPandas()
-    if histogram.empty:
-        raise NothingToDoError("expected labelled clicks on the calibration and judging days, found none; label more days")
-    return {
-        part: {name: curves(histogram[(histogram["part"] == part) & (histogram["method"] == name)]) for name in scores}
-        for part in ("calibration", "judging")
-    }
-
-
 def velocity(columns: list[str]) -> Column:
     """The velocity rule as a score: v / (1 + v) with v the clicks of the last hour of the user, else of the session."""
     clicks = F.coalesce(*[F.col(name) for name in ("user_clicks_1h", "session_clicks_1h") if name in columns], F.lit(0))
@@ -269,24 +344,19 @@ def calibrate(job: Job, calibration_curves: dict[str, Curve]) -> Calibration:
     return calibration.calibrate(calibration_curves, **job.conf.calibration.model_dump(exclude={"slices"}))
 
 
-def compare(judged: dict[str, dict[str, Curve]], budget: float) -> list[dict[str, Any]]:
-    """IVR, FPR and coverage of each method at one global threshold of the same FPR; empty where nobody purchased."""
-    if not sum(curve.purchasing for curve in judged["mlp"].values()):
-        return []
-    table = evaluation.compare_at_budget(judged, budget)
-    return table[["method", "threshold", "ivr", "fpr", "coverage"]].to_dict("records")
-
-
-def bundle_metrics(
-    metrics: pd.DataFrame, calibration: Calibration, raked: weights.Raking, comparison: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Plain numbers by name, shares in [0, 1]; NaN becomes None, since JSON has none."""
-    total = metrics[metrics["slice"] == TOTAL].iloc[0]
-    numbers = {f"judging_{name}": float(total[name]) for name in ("ivr", "fpr", "high_rfm_fpr", "coverage", "clicks", "purchasing")}
+def bundle_metrics(judgement: evaluation.Judgement, raked: weights.Raking) -> dict[str, Any]:
+    """Plain numbers by name, shares in [0, 1]; NaN becomes None, since JSON has none. Nothing of the champion: the same
+    training gives the same bundle whoever decides at the time."""
+    calibration = judgement.calibration
+    total = evaluation.with_shares(judgement.metrics("judging").set_index("slice").loc[[TOTAL]]).iloc[0]
+    names = ("ivr", "fpr", "fpr_low", "fpr_high", "high_rfm_fpr", "coverage", "clicks", "purchasing")
+    numbers = {f"judging_{name}": float(total[name]) for name in names}
     numbers |= {"calibration_ivr": calibration.ivr, "calibration_fpr": calibration.fpr, "calibration_global_ivr": calibration.global_ivr}
     numbers |= {"weights_effective_share": raked.effective_share, "weights_largest": raked.largest_weight}
-    numbers |= {f"{row['method']}_ivr_at_budget": float(row["ivr"]) for row in comparison}
-    plain: dict[str, Any] = {name: None if pd.isna(value) else float(value) for name, value in numbers.items()}
+    compared = judgement.compared()
+    methods = compared[compared["method"] != judging.CHAMPION]
+    numbers |= {f"{row['method']}_ivr_at_budget": float(row["ivr"]) for row in methods.to_dict("records")}
+    plain: dict[str, Any] = {name: None if math.isnan(value) else float(value) for name, value in numbers.items()}
     notes = {row.slice: row.outcome for row in calibration.slices}
     return plain | {"calibration_method": calibration.method, "calibration_outcomes": notes, "weights_dropped": list(raked.dropped)}
 

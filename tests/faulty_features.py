@@ -56,9 +56,7 @@ def main() -> None:
         return [Faulty(**vars(stage), number=number) for number, stage in enumerate(plan(*given, **named))]
 
     counters.plan = faulty
-    rows = counters.build(
-        lake.read(CLICKS), spec=conf.spec, start=day, end=day + timedelta(days=1), known="then", zones=conf.marketplaces
-    )
+    rows = counters.build(lake.read(CLICKS), spec=conf.spec, start=day, end=day + timedelta(days=1), known="then", zones=conf.marketplaces)
     lake.replace_days(rows, features_table(conf.spec), [day], exchange=False, origin="then")
 
 

@@ -16,8 +16,8 @@ from tests.test_calibration import SETTINGS, made, made_slice, three
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they were saved, before they are closed."""
     figures: list[Figure] = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (save(figure, path), figures.append(figure)))
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda figure, path: (save(figure, path), figures.append(figure)))
     return figures
 
 
