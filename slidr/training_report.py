@@ -131,9 +131,9 @@ def verdict(judgement: Judgement, guardrails: Sequence[Mapping[str, Any]] = ()) 
     """
     rows = {row["method"]: row for row in judgement.compared().to_dict("records")}
     failed = [str(row["check"]) for row in guardrails if not _passed(row)]
-    bad = [f"{len(failed)} of {len(guardrails)} guardrails failed: {', '.join(failed)}."] if failed else []
+    bad = [f"Not fit to decide: {len(failed)} of {len(guardrails)} guardrails failed: {', '.join(failed)}."] if failed else []
     if not rows:
-        return Verdict("It cannot be said: nobody purchased on the judging days, so FPR is not known.", False, tuple(bad))
+        return Verdict("It cannot be judged: nobody purchased on the judging days, so FPR is not known.", False, tuple(bad))
     new = rows[judgement.method]
     baselines = [row for name, row in rows.items() if name not in (judgement.method, CHAMPION)]
     best = max(baselines, key=lambda row: row["ivr"], default=None)
@@ -144,8 +144,7 @@ def verdict(judgement: Judgement, guardrails: Sequence[Mapping[str, Any]] = ()) 
         sentences.append(f"The best baseline, {best['method']}, invalidates {_ivr(best)} at that FPR.")
     decided = {row["method"]: row for row in judgement.decided().to_dict("records")}
     sentences += [_as_decided(who, decided[name]) for name, who in (("new", "it"), (CHAMPION, "the champion")) if name in decided]
-    troubled = len(sentences) and (bool(bad) or sentences[0] is not against)
-    return Verdict(sentences[0], False if troubled else good, tuple(sentences[1:]))
+    return Verdict(sentences[0], good if sentences[0] is against else False, tuple(sentences[1:]))
 
 
 def who(judgement: Judgement, method: str) -> str:

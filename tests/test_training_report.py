@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -119,12 +120,12 @@ def test_a_baseline_that_wins_is_said_before_anything_else() -> None:
     verdict = training_report.verdict(judgement(logistic=6.0), [row("coverage", "failed")])
     assert verdict.good is False
     assert verdict.sentence.startswith("Not better than a simple rule: at the same FPR of 1.00% the baseline logistic invalidates")
-    assert verdict.reasons[0] == "1 of 1 guardrails failed: coverage."
+    assert verdict.reasons[0] == "Not fit to decide: 1 of 1 guardrails failed: coverage."
 
 
 def test_failed_guardrails_come_before_the_champion(judged: Judgement) -> None:
     verdict = training_report.verdict(judged, [row("a", "passed"), row("b", "failed")])
-    assert (verdict.sentence, verdict.good) == ("1 of 2 guardrails failed: b.", False)
+    assert (verdict.sentence, verdict.good) == ("Not fit to decide: 1 of 2 guardrails failed: b.", False)
 
 
 def test_without_a_champion_or_with_one_that_cannot_be_scored_the_report_says_so(tmp_path: Path) -> None:
@@ -136,6 +137,22 @@ def test_without_a_champion_or_with_one_that_cannot_be_scored_the_report_says_so
     assert training_report.verdict(foreign).sentence.startswith(f"It cannot be compared with the champion (version 3): {why}")
     page = training_report.write(foreign, FACTS, tmp_path).read_text(encoding="utf-8")
     assert f"The champion (version 3) is not compared: {why}." in page
+
+
+def test_without_purchases_nothing_is_compared_and_the_page_says_why(judged: Judgement, tmp_path: Path) -> None:
+    judging = {
+        method: {name: replace(curve, purchasing=0, purchasing_invalid=0 * curve.purchasing_invalid) for name, curve in curves.items()}
+        for method, curves in judged.curves["judging"].items()
+    }
+    hours = judged.hours.assign(purchasing=0, purchasing_invalid=0)
+    silent = replace(judged, curves={**judged.curves, "judging": judging}, hours=hours)
+    assert training_report.verdict(silent).sentence.startswith("It cannot be judged: nobody purchased")
+    training_report.draw(silent, tmp_path)
+    page = training_report.write(silent, FACTS, tmp_path).read_text(encoding="utf-8")
+    assert "FPR is not known, and methods cannot be compared" in page
+    assert "not known" in page
+    assert training_report.summary(silent) == []
+    json.loads((tmp_path / training_report.DATA).read_text(encoding="utf-8"), parse_constant=pytest.fail)
 
 
 def test_what_the_command_shows_names_each_method_and_says_what_fpr_is(judged: Judgement) -> None:
