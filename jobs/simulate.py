@@ -2,17 +2,19 @@
 
 import sys
 from dataclasses import fields
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated
 
 import typer
 
+from slidr import judging
 from slidr.days import days_between
 from slidr.errors import UsageError
 from slidr.options import parse_day, window
 from slidr.run import Job, Outcome
 from slidr.simulator import incidents, settings, traffic
-from slidr.tables import features_table
+from slidr.simulator.evaluation import judge_scores, read_truth
+from slidr.tables import CLICKS, LABELS, features_table
 
 Out = Annotated[str, typer.Argument(help="Folder that gets clicks/, purchases/ and, apart, what only the evaluation may read.")]
 Clicks = Annotated[int, typer.Option("--clicks", min=10_000, max=100_000_000, help="How many clicks.")]
@@ -23,6 +25,9 @@ Hardness = Annotated[float, typer.Option("--hardness", min=0, max=1, help="0: ea
 RobotShare = Annotated[float, typer.Option("--robots", min=0, max=0.9, help="Share of the clicks that robots make.")]
 Incidents = Annotated[list[str] | None, typer.Option("--incident", help="KIND:FROM/TO[:key=value,…], repeatable; see docs/simulator.md.")]
 Logged = Annotated[bool, typer.Option("--logged-features", help="Writes the lake's features as a live system logged them instead.")]
+Judged = Annotated[
+    list[str] | None, typer.Option("--judge", help="Number of a model version, repeatable: judges it by who made the clicks.")
+]
 KINDS: dict[str, type[settings.Incident]] = {
     "label_outage": settings.LabelOutage,
     "counter_outage": settings.CounterOutage,
@@ -43,8 +48,14 @@ def simulate(
     robots: RobotShare = 0.25,
     incident: Incidents = None,
     logged_features: Logged = False,
+    judge: Judged = None,
 ) -> Outcome:
-    """Writes made traffic as files that `slidr ingest` reads; who was a robot is written apart."""
+    """Writes made traffic as files that `slidr ingest` reads; who was a robot is written apart.
+
+    With --judge it writes nothing: it compares model versions on the lake's labelled clicks of --start and --days.
+    """
+    if judge:
+        return judge_versions(job, out, judge, days_between(parse_day(start), parse_day(start) + timedelta(days=days)))
     wanted = tuple(parse_incident(text) for text in incident or ())
     if logged_features:
         return log_features(job, out, wanted)
@@ -76,6 +87,28 @@ def log_features(job: Job, out: str, wanted: tuple[settings.Incident, ...]) -> O
     damaged.select("click_id", *names).write.mode("overwrite").parquet(out)
     rows = job.spark.read.parquet(out).count()
     return Outcome({"folder": out, "rows": rows}, said=f"{rows:,} rows. Next: slidr ingest --source canonical_features {out}")
+
+
+def judge_versions(job: Job, out: str, versions: list[str], days: list[date]) -> Outcome:
+    """Robots found and people harmed by each version, all at the FPR budget on the same clicks.
+
+    Choose days later than those that the versions were trained on: here nothing keeps them apart.
+    """
+    from slidr.registry import Registry
+
+    registry = Registry(job.conf.registry, job.lake)
+    signs = ("is_purchase", "label_reason", "in_heavy_session")
+    labels = job.lake.read(LABELS, days).select("click_id", *signs)
+    rows = job.lake.read(CLICKS, days).where("upstream_filter is null").select("click_id").join(labels, on="click_id", how="inner")
+    for number in dict.fromkeys(versions):
+        scores = judging.scores_of(registry.load(number).bundle, job.lake, days, number)
+        rows = rows.join(scores, on="click_id", how="inner")  # the same clicks for all
+    budget = job.conf.calibration.fpr_budget
+    judged = judge_scores(judging.by_method(rows, "click_id", *signs), read_truth(job.spark, out), fpr=budget)
+    named = [{"version": row["method"], **{name: value for name, value in row.items() if name != "method"}} for row in judged]
+    return Outcome(
+        {"judged": named}, {f"At one global threshold of an FPR of at most {budget:.2%}; recall of robots, harm of people": named}
+    )
 
 
 def parse_incident(text: str) -> settings.Incident:

@@ -1,15 +1,32 @@
-"""How good decisions are: IVR, FPR and robotic coverage, from one small score histogram per slice.
+"""How good decisions are: IVR, FPR and robotic coverage with intervals, from small counts by slice, score and hour of week.
 
 All of it is of unweighted clicks. FPR is a lower estimate of the harm to people: purchasing clicks are the most human ones.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from scipy.special import bdtr, betaincinv  # type: ignore[import-untyped]
 
-from slidr.curves import BAD_BIN, BINS, TOTAL, Curve, pool, share
+from slidr.curves import BAD_BIN, BINS, THRESHOLDS, TOTAL, Calibration, Curve, pool, share
+from slidr.zones import local_time
+
+LEVEL = 0.95  # of all intervals
+FPR_NOTE = (
+    "FPR is a lower estimate of the harm to people (about half of it in simulation): purchasing clicks are the most human ones. "
+    "The share of high-RFM, non-purchasing clicks invalidated stands beside it."
+)
+SHARES = {  # share -> its counts
+    "ivr": ("invalid", "clicks"),
+    "fpr": ("purchasing_invalid", "purchasing"),
+    "high_rfm_fpr": ("high_rfm_invalid", "high_rfm"),
+    "coverage": ("heavy_invalid", "heavy"),
+}
 
 METRIC_COLUMNS = (
     "slice",
@@ -64,6 +81,59 @@ def score_histogram(scored: DataFrame, *, by: Sequence[str] = ()) -> DataFrame:
     )
 
 
+def interval(part: ArrayLike, whole: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Clopper–Pearson interval of the shares part / whole at LEVEL: exact, so it holds for counts of 0 too; NaN of nothing.
+
+    It takes clicks as independent. Those of one session are not, so for IVR and coverage it is too narrow rather than too wide.
+    """
+    k, n = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    tail = (1 - LEVEL) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, tail), 0.0)
+        high = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - tail), 1.0)
+    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
+
+
+def with_shares(counts: pd.DataFrame) -> pd.DataFrame:
+    """`counts` with the four SHARES and `<share>_low`, `<share>_high`; shares of nothing are NaN."""
+    table = counts.copy()
+    for name, (part, whole) in SHARES.items():
+        k, n = counts[part].to_numpy(dtype=np.float64), counts[whole].to_numpy(dtype=np.float64)
+        table[name] = np.divide(k, n, out=np.full(len(k), np.nan), where=n > 0)
+        table[f"{name}_low"], table[f"{name}_high"] = interval(k, n)
+    return table
+
+
+def hour_of_week(zones: Mapping[str, str]) -> Column:
+    """0 (Monday, 0 h) to 167 in the local time of the marketplace; reads click_time and marketplace."""
+    local = local_time(F.col("click_time"), F.col("marketplace"), zones)
+    return F.weekday(local) * 24 + F.hour(local)
+
+
+def decided_counts(decided: DataFrame, *, by: Sequence[str], deciders: Sequence[str]) -> DataFrame:
+    """One row per decider and group of `by`: the counts of SHARES. One aggregation.
+
+    `decided` has one row per labelled click: is_purchase, label_reason, in_heavy_session, and a boolean `invalid_<decider>` each.
+    """
+    signs = {
+        "purchasing": F.col("is_purchase"),
+        "high_rfm": (F.col("label_reason") == "rfm") & ~F.col("is_purchase"),
+        "heavy": F.col("in_heavy_session"),
+    }
+    each = F.explode(F.array(*[F.struct(F.lit(name).alias("method"), F.col(f"invalid_{name}").alias("is_invalid")) for name in deciders]))
+    rows = decided.select(*by, *[sign.alias(name) for name, sign in signs.items()], each.alias("by")).select(*by, *signs, "by.*")
+    counts = [F.count(F.lit(1)).alias("clicks"), F.count_if("is_invalid").alias("invalid")]
+    for name in signs:
+        counts += [F.count_if(name).alias(name), F.count_if(F.col(name) & F.col("is_invalid")).alias(f"{name}_invalid")]
+    return rows.groupBy("method", *by).agg(*counts)
+
+
+def rolled_up(counts: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Counts of SHARES summed over everything but `by`, with shares and intervals; one row per group, in order."""
+    names = [name for pair in SHARES.values() for name in pair]
+    return with_shares(counts.groupby(list(by), sort=True, as_index=False)[names].sum())
+
+
 def slice_metrics(curves: Mapping[str, Curve], thresholds: Mapping[str, float], default: float) -> pd.DataFrame:
     """One row per slice, then one of all slices (slice `(all)`, no threshold): counts and shares at the thresholds.
 
@@ -92,12 +162,110 @@ def _total(table: pd.DataFrame) -> dict[str, object]:
 def compare_at_budget(curves_by_method: Mapping[str, Mapping[str, Curve]], budget: float) -> pd.DataFrame:
     """One row per method (`mlp`, `logistic`, `velocity` …) at one global threshold of the same FPR budget.
 
-    Columns: method, then those of METRIC_COLUMNS but `slice`. The curves must be of the same clicks. Raises InputError
-    without purchasing clicks.
+    Columns: method, those of METRIC_COLUMNS but `slice`, then `<share>_low` and `<share>_high`. The interval of the IVR is that
+    of `ivr_interval`, which knows that the threshold was chosen on these clicks. The curves must be of the same clicks.
+    Raises InputError without purchasing clicks.
     """
     rows = []
     for method, curves in curves_by_method.items():
         curve = pool(curves)
         threshold = curve.threshold_at_fpr(budget)
         rows.append({"method": method, "threshold": threshold} | curve.at(threshold))
-    return pd.DataFrame(rows, columns=["method", *METRIC_COLUMNS[1:]])
+    table = with_shares(pd.DataFrame(rows, columns=["method", *METRIC_COLUMNS[1:]]))
+    bounds = [ivr_interval(pool(curves), budget) for curves in curves_by_method.values()]
+    table["ivr_low"], table["ivr_high"] = ([bound[side] for bound in bounds] for side in (0, 1))
+    return table
+
+
+def ivr_interval(curve: Curve, fpr: float) -> tuple[float, float]:
+    """Interval at LEVEL of the IVR at the threshold whose FPR in the population is `fpr`.
+
+    Of P purchasing clicks Binomial(P, fpr) lie above that threshold (order statistics: no assumption about the scores), which
+    bounds the threshold, and so the IVR. With few purchasing clicks nothing bounds it from above: the lower end is then 0.
+    """
+    k = np.arange(curve.purchasing + 1, dtype=np.float64)
+    at_most = bdtr(k, curve.purchasing, fpr)
+    few, many = (int(np.argmax(at_most >= level)) for level in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    enough = np.flatnonzero(curve.purchasing_invalid >= few) if few else np.array([BINS])
+    within = np.flatnonzero(curve.purchasing_invalid <= many)
+    return tuple(share(int(curve.invalid[position]), curve.clicks) for position in (enough[-1], within[0]))  # type: ignore[return-value]
+
+
+def threshold_table(
+    curves_by_part: Mapping[str, Mapping[str, Curve]], thresholds: Mapping[str, float], default: float, chosen: Mapping[str, str]
+) -> pd.DataFrame:
+    """One row per slice and one of all: slice, threshold, chosen (how), then for each part its metrics as `<part>_<metric>`.
+
+    Metrics: clicks, purchasing, ivr, fpr with interval, high_rfm_fpr, coverage. A slice that a part lacks has NaN there.
+    """
+    table: pd.DataFrame | None = None
+    for part, curves in curves_by_part.items():
+        metrics = with_shares(slice_metrics(curves, thresholds, default)).set_index("slice")
+        wanted = metrics[["clicks", "purchasing", "ivr", "fpr", "fpr_low", "fpr_high", "high_rfm_fpr", "coverage"]].add_prefix(f"{part}_")
+        table = wanted if table is None else table.join(wanted, how="outer")
+    assert table is not None, "at least one part"
+    table.insert(0, "threshold", [thresholds.get(name, float("nan") if name == TOTAL else default) for name in table.index])
+    table.insert(1, "chosen", [chosen.get(name, "" if name == TOTAL else "default: not seen in calibration") for name in table.index])
+    ordered = sorted(table.index, key=lambda name: (name == TOTAL, name))
+    return table.loc[ordered].rename_axis("slice").reset_index()
+
+
+def label_histogram(curve: Curve, width: int = 200) -> pd.DataFrame:
+    """Clicks by score, `width` bins of the curve in one row: score (lower edge), purchasing, high_rfm, other, heavy."""
+    edges = np.arange(0, BINS + 1, width)
+    above = {
+        "clicks": curve.invalid,
+        "purchasing": curve.purchasing_invalid,
+        "high_rfm": curve.high_rfm_invalid,
+        "heavy": curve.heavy_invalid,
+    }
+    counts = {}
+    for name, invalid in above.items():
+        # Scores of exactly 0 lie above no threshold: they belong to the first row.
+        left = np.concatenate([[getattr(curve, name)], invalid[edges[1:]]])
+        counts[name] = left[:-1] - left[1:]
+    table = pd.DataFrame({"score": THRESHOLDS[edges[:-1]], **counts})
+    table["other"] = table["clicks"] - table["purchasing"] - table["high_rfm"]
+    return table[["score", "purchasing", "high_rfm", "other", "heavy"]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is known of a new version before it decides anything; aggregates only.
+
+    `curves`: part (`calibration`, `judging`) -> method -> slice -> curve, all methods on the same clicks of a part; the method
+    `champion` is in `judging` alone, where it could be compared. `hours`: counts of `decided_counts` by method (`new`, `champion`
+    and `both`), slice and hour_of_week on the judging days, each deciding by its own thresholds. `champion` is the number of
+    the version that decides now; `note` says why it is not compared, '' where it is.
+    """
+
+    method: str  # the one that becomes the version; the others but `champion` are baselines
+    calibration: Calibration
+    curves: Mapping[str, Mapping[str, Mapping[str, Curve]]]
+    hours: pd.DataFrame
+    champion: str | None
+    note: str
+
+    @property
+    def purchasing(self) -> int:
+        """Purchasing clicks of the judging days."""
+        return sum(curve.purchasing for curve in self.curves["judging"][self.method].values())
+
+    def compared(self) -> pd.DataFrame:
+        """All methods at one global threshold of the same FPR on the judging days; no rows where nobody purchased."""
+        judged = self.curves["judging"] if self.purchasing else {}
+        return compare_at_budget(judged, self.calibration.fpr_budget)
+
+    def metrics(self, part: str) -> pd.DataFrame:
+        """`slice_metrics` of the new version on a part."""
+        return slice_metrics(self.curves[part][self.method], self.calibration.thresholds, self.calibration.default_threshold)
+
+    def thresholds(self) -> pd.DataFrame:
+        """`threshold_table` of the new version, both parts side by side."""
+        found = self.calibration
+        by_part = {part: methods[self.method] for part, methods in self.curves.items()}
+        return threshold_table(by_part, found.thresholds, found.default_threshold, {row.slice: row.outcome for row in found.slices})
+
+    def decided(self, *by: str) -> pd.DataFrame:
+        """What new version and champion decide by their own thresholds, by method and `by`: slice, hour_of_week, both or none."""
+        return rolled_up(self.hours, ("method", *by))

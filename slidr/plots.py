@@ -43,7 +43,7 @@ def plot_curves(curves: Mapping[str, Curve], calibration: Calibration, path: Pat
         + (f"; {left_out} smaller slices not drawn" if left_out else "")
     )
     _legend(figure, flat[:panels])
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_hours(
@@ -69,9 +69,9 @@ def plot_hours(
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axis.set(title="Invalidation rate by hour", xlabel="hour of the click, UTC", ylabel="IVR: invalid / all clicks")
     axis.set_ylim(bottom=0)
-    _tidy(axis)
+    tidy(axis)
     axis.legend(loc="best", frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_consistency(features: Sequence[Mapping[str, object]], hours: Sequence[Mapping[str, object]], path: Path) -> None:
@@ -88,8 +88,8 @@ def plot_consistency(features: Sequence[Mapping[str, object]], hours: Sequence[M
     right.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     right.set(title="Clicks that differ in any feature", xlabel="hour of the click, UTC", ylim=(0, 1.02))
     for axis in (left, right):
-        _tidy(axis)
-    _save(figure, path)
+        tidy(axis)
+    save(figure, path)
 
 
 def _without_bridges(hours: pd.Series, ivr: pd.Series) -> tuple[pd.DatetimeIndex, pd.Series]:
@@ -164,10 +164,11 @@ def _label(axis: Axes) -> None:
     axis.set(xlabel="FPR: invalid / purchasing clicks", ylabel="IVR: invalid / all clicks")
     axis.xaxis.set_major_formatter(PercentFormatter(1.0))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    _tidy(axis)
+    tidy(axis)
 
 
-def _tidy(axis: Axes) -> None:
+def tidy(axis: Axes) -> None:
+    """A light grid, and no box around the panel."""
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -177,7 +178,8 @@ def _legend(figure: Figure, axes: list[Axes]) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Writes the figure as PNG and forgets it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
-from slidr.jobs import look, train
+from slidr.jobs import look
 
 from slidr.config import Config
 from slidr.curves import TOTAL
@@ -31,6 +31,8 @@ from slidr.guardrails import (
 from slidr.guardrails.champion import COUNTS
 from slidr.guardrails.drift import bins_of
 from slidr.lake import Lake
+from slidr.learning.checks import check_data, check_judging, decided_by_both
+from slidr.learning.clicks import Days
 from slidr.run import Job
 from slidr.slices import slice_name
 from slidr.tables import CLICKS, LABELS, PURCHASES, REJECTS, features_table
@@ -201,7 +203,7 @@ def job(lake: Lake, conf: Config) -> Job:
 
 
 def judging(job: Job) -> DataFrame:
-    """The first day's clicks as `train.labelled_clicks` gives them."""
+    """The first day's clicks as `labelled_clicks` gives them."""
     stored = job.lake.read(features_table(SPEC), worlds.DAYS[:1]).select("click_id", "ip_clicks_1h")
     labels = job.lake.read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason")
     made = job.lake.read(CLICKS, worlds.DAYS[:1]).where("upstream_filter is null").drop("upstream_filter")
@@ -209,8 +211,8 @@ def judging(job: Job) -> DataFrame:
 
 
 def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:
-    days = train.Days(worlds.DAYS[:1], [], [])
-    checks, features = train.check_data(job, days, judging(job), None)
+    days = Days(worlds.DAYS[:1], [], [])
+    checks, features = check_data(job, days, judging(job), None)
     seen = {check.name: check for check in checks}
     assert seen["purchasing clicks"].observed == 2
     assert seen["share of rejects"].observed == pytest.approx(1 / 34)  # of 32 clicks and an order
@@ -221,7 +223,7 @@ def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:
     unlike = {"bins": 1, "days": ["2026-02-01"], "shares": {"ip_clicks_1h": {"40": 1.0}, "gone": {"1": 1.0}}}
     champion = worlds.version("1", "champion")
     champion.bundle.metrics[REFERENCE] = unlike
-    against, _ = train.check_data(job, days, judging(job), champion)
+    against, _ = check_data(job, days, judging(job), champion)
     moved = next(check for check in against if check.name == "drift of ip_clicks_1h")
     assert not moved.passed
     assert "2026-02-01" in moved.advice
@@ -250,16 +252,14 @@ def judged(job: Job, champion: Version | None) -> list[Check]:
     job.conf = job.conf.model_copy(update={"guardrails": bounds})
     rows_of = judging(job).withColumn("part", F.lit("judging"))
     found = {"metrics": table, "methods": {}, "calibration": calibrated()}
-    return train.check_judging(job, train.Days([], [], worlds.DAYS[:1]), rows_of, new, champion, **found)
+    return check_judging(job, Days([], [], worlds.DAYS[:1]), rows_of, new, champion, **found)
 
 
 def test_the_champion_decides_the_same_clicks_by_its_own_slices(job: Job) -> None:
     """Version 1 invalidates from two earlier clicks on, version 3 from one: scores of 0 to 7 earlier clicks of two addresses."""
     seen = {check.name: check for check in judged(job, worlds.version("3", "champion"))}
     both = decided_alike(
-        train.decided_by_both(
-            job, train.Days([], [], worlds.DAYS[:1]), judging(job), worlds.version("1").bundle, worlds.version("3").bundle
-        ),
+        decided_by_both(job, Days([], [], worlds.DAYS[:1]), judging(job), worlds.version("1").bundle, worlds.version("3").bundle),
         "3",
         min_clicks=1,
     )

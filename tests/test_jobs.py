@@ -1,5 +1,6 @@
 """The real jobs, end to end on tiny traffic, in one lake: each command as a user gives it, twice, and with bad input."""
 
+import html
 import json
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def test_the_chain_from_training_to_a_published_replay(world: World) -> None:
     world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21", code=8)  # no champion yet
     trained = world.ok("train", "--as-of", "2025-03-20")
     assert (trained["version"], trained["new"]) == ("1", True)
+    assert {row["method"] for row in trained["comparison"]} >= {"mlp", "logistic", "velocity"}
+    assert "no champion" in trained["verdict"] or trained["verdict"].startswith("Not better than a simple rule")
+    assert trained["verdict"] in html.unescape(Path(trained["report"]).read_text(encoding="utf-8"))
     assert world.ok("train", "--as-of", "2025-03-20")["new"] is False
     assert 0 < trained["bundle_metrics"]["judging_ivr"] < 0.6
     world.ok("models", "mark-stable", "1", "--reason", "too early", code=8)

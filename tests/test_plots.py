@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from slidr import plots
+from slidr import plots, training_plots
 from slidr.calibration import calibrate
+from tests.judged import judgement
 from tests.test_calibration import SETTINGS, made, made_slice, three
 
 
@@ -16,8 +17,8 @@ from tests.test_calibration import SETTINGS, made, made_slice, three
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they were saved, before they are closed."""
     figures: list[Figure] = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (save(figure, path), figures.append(figure)))
+    save = plots.save
+    monkeypatch.setattr(plots, "save", lambda figure, path: (save(figure, path), figures.append(figure)))
     return figures
 
 
@@ -57,3 +58,37 @@ def test_hours_show_both_views_and_the_incident(drawn: list[Figure], tmp_path: P
     plots.plot_hours(table, tmp_path / "hours.png", shaded=[(datetime(2026, 1, 5, 6), datetime(2026, 1, 5, 12))])
     labels = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
     assert labels == ["incident window", "first decisions", "published, after corrections"]
+
+
+def test_methods_are_drawn_together_and_slice_by_slice(drawn: list[Figure], tmp_path: Path) -> None:
+    judged = judgement(4_000)
+    training_plots.plot_methods(judged.curves["judging"], 0.01, tmp_path / "methods.png")
+    assert [axis.get_title().split("\n")[0] for axis in drawn[0].axes][0] == "all slices"
+    assert len(drawn[0].axes) >= 4
+    assert all(name in texts(drawn[0]) for name in ("mlp", "logistic", "velocity", "champion", "FPR budget", "desktop/guest"))
+    assert "lower estimate of the harm" in drawn[0].get_supxlabel()
+    right = drawn[0].axes[0].get_xlim()[1]
+    assert right == pytest.approx(0.05)
+
+
+def test_histograms_have_a_line_at_the_threshold_of_each_slice(drawn: list[Figure], tmp_path: Path) -> None:
+    judged = judgement(4_000)
+    curves, chosen = judged.curves["judging"]["mlp"], judged.calibration
+    training_plots.plot_histograms(curves, chosen.thresholds, chosen.default_threshold, tmp_path / "histograms.png")
+    lines = {axis.get_title().split("\n")[0]: axis.lines[0].get_xdata()[0] for axis in drawn[0].axes if axis.lines}
+    assert lines == chosen.thresholds
+    assert all(label in texts(drawn[0]) for label in ("purchasing", "high RFM, no purchase", "neither sign"))
+
+
+def test_slices_and_hours_show_both_versions_and_leave_out_what_is_not_known(drawn: list[Figure], tmp_path: Path) -> None:
+    judged = judgement(4_000)
+    training_plots.plot_slices(judged.decided("slice"), tmp_path / "slices.png")
+    assert [tick.get_text() for tick in drawn[0].axes[0].get_yticklabels()] == ["mobile/guest", "desktop/login", "desktop/guest"]
+    assert all(label in texts(drawn[0]) for label in ("champion", "new version"))
+    hours = judged.decided("hour_of_week")
+    training_plots.plot_hours_of_week(hours, tmp_path / "hours.png")
+    names = [tick.get_text() for tick in drawn[1].axes[-1].get_xticklabels()]
+    assert names == ["Wed 0 h", "6", "12", "18", "Thu 0 h", "6", "12", "18"]
+    fpr = next(patch for patch in drawn[1].axes[1].patches if not patch.get_fill())
+    expected = hours[hours["method"] == "champion"].sort_values("hour_of_week")["fpr"].to_numpy()
+    assert np.array_equal(fpr.get_data().values, expected, equal_nan=True)

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from slidr.errors import InputError, UsageError
 from slidr.simulator import Attack, Duplicates, LabelOutage, Late, Simulation, rows, simulate
-from slidr.simulator.evaluation import judge, read_truth
+from slidr.simulator.evaluation import judge, judge_scores, read_truth
 from slidr.simulator.incidents import damage_features
 from slidr.simulator.traffic import clicks_frame, make_chunk, orders_frame
 from slidr.simulator.world import World
@@ -283,6 +283,25 @@ def test_judge_counts_robots_people_and_money(spark):
     }
     with pytest.raises(InputError, match="found 1 others"):
         judge(spark.createDataFrame([("x", True, None, 1, "USD")], schema), truth)
+
+
+def test_scores_are_judged_at_one_fpr_by_who_made_the_clicks(spark):
+    """20 purchases allow one invalid at 5 %: the good score then finds all robots, the poor one harms people instead."""
+    people = [(f"p{number:02d}", number < 20, number / 100) for number in range(60)]
+    robots = [(f"r{number:02d}", False, 0.9) for number in range(10)]
+    schema = "click_id string, method string, score double, is_purchase boolean, label_reason string, in_heavy_session boolean"
+    good = [(click, "good", score, bought, "none", False) for click, bought, score in people + robots]
+    poor = [(click, "poor", round(1 - score, 6), bought, "none", False) for click, bought, score in people + robots]
+    truth = spark.createDataFrame(
+        [(click, click[0] == "r", "flood") for click, _, _ in people + robots], "click_id string, is_robot boolean, kind string"
+    )
+    rows = judge_scores(spark.createDataFrame(good + poor, schema), truth, fpr=0.05)
+    assert [row["method"] for row in rows] == ["good", "poor"]
+    assert (rows[0]["fpr"], rows[0]["threshold"], rows[0]["robots"], rows[0]["people"]) == (0.05, 0.18, 10, 60)
+    assert (rows[0]["recall"], rows[0]["harm"], rows[0]["ivr"]) == (1.0, 41 / 60, 51 / 70)
+    assert (rows[1]["recall"], rows[1]["harm"], rows[1]["fpr"]) == (0.0, 1 / 60, 0.05)
+    with pytest.raises(InputError, match="found 2 others"):
+        judge_scores(spark.createDataFrame(good + poor, schema), truth.where("click_id != 'p59'"), fpr=0.05)
 
 
 def test_only_the_simulators_own_evaluation_reads_who_made_the_clicks():

@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from decimal import Decimal
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
-from slidr import plots
+from slidr import pages, plots
 from slidr.curves import share
 from slidr.replay.audit import Plan
 from slidr.replay.outcomes import OUTCOMES
@@ -36,10 +34,8 @@ def write(plan: Plan, *, folder: Path, zones: Mapping[str, str]) -> Path:
     plots.plot_hours(_ivr(plan), target / PICTURE, shaded=[_naive(plan)], views=VIEWS)
     content = summary(plan, zones=zones)
     (target / DATA).write_text(json.dumps({**content, "plan": asdict(plan)}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"money": money, "percent": percent, "count": lambda number: f"{number:,}"}
-    template = resources.files("slidr.replay").joinpath("report.html.j2").read_text(encoding="utf-8")
-    (target / PAGE).write_text(environment.from_string(template).render(plan=plan, picture=PICTURE, **content), encoding="utf-8")
+    page = pages.render("replay/report.html.j2", {"money": money}, {"plan": plan, "picture": PICTURE, **content})
+    (target / PAGE).write_text(page, encoding="utf-8")
     return target / PAGE
 
 
@@ -65,11 +61,6 @@ def amount(micros: int) -> str:
 def money(micros: int, row: Mapping[str, Any]) -> str:
     """The amount of some corrections; `no cost`, never 0, where no click of them has a known cost."""
     return "no cost" if row["clicks"] and row["no_cost"] == row["clicks"] else amount(micros)
-
-
-def percent(value: float | None) -> str:
-    """A share as text; `not known` where there is nothing to take a share of."""
-    return "not known" if value is None else f"{value:.2%}"
 
 
 def _clock(plan: Plan, zone: str) -> str:

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import pandas as pd
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from slidr.curves import Curve, curves, pool
 from slidr.errors import InputError
+from slidr.evaluation import score_histogram
 
 
 def read_truth(spark: SparkSession, folder: str) -> DataFrame:
@@ -53,3 +56,32 @@ def _summary(groups: list[Any]) -> dict[str, Any]:
         "credited_micros": dict(sorted(money.items())),
         "by_kind": dict(sorted(kinds.items())),
     }
+
+
+def judge_scores(scored: DataFrame, truth: DataFrame, *, fpr: float) -> list[dict[str, Any]]:
+    """One row per method or version, each at its global threshold of the same FPR, the best at finding robots first: method,
+    threshold, clicks, ivr, fpr, high_rfm_fpr, coverage, robots, recall (invalid share of robots' clicks), people, harm (of people's).
+
+    `scored` has one row per click and method: click_id, method, score, is_purchase, label_reason, in_heavy_session. Counted on
+    the executors. Raises InputError for clicks that the simulation didn't make, and without purchasing clicks.
+    """
+    whose = F.when(F.col("is_robot"), "robots").when(~F.col("is_robot"), "people").otherwise("unknown")
+    known = scored.join(truth, "click_id", how="left").withColumn("slice", whose)
+    histogram: pd.DataFrame = score_histogram(known, by=("method",)).toPandas()
+    unknown = int(histogram.loc[histogram["slice"] == "unknown", "clicks"].sum())
+    if unknown:
+        raise InputError(f"expected scores of simulated clicks only, found {unknown} others; use the lake of this simulation")
+    rows = [_at_fpr(str(method), curves(of), fpr) for method, of in histogram.groupby("method")]
+    return sorted(rows, key=lambda row: -row["recall"])
+
+
+def _at_fpr(method: str, by_maker: dict[str, Curve], fpr: float) -> dict[str, Any]:
+    pooled = pool(by_maker)
+    threshold = pooled.threshold_at_fpr(fpr)
+    at = pooled.at(threshold)
+    row: dict[str, Any] = {"method": method, "threshold": threshold, "clicks": pooled.clicks}
+    row |= {name: at[name] for name in ("ivr", "fpr", "high_rfm_fpr", "coverage")}
+    for who, name in (("robots", "recall"), ("people", "harm")):
+        curve = by_maker.get(who)
+        row |= {who: curve.clicks if curve else 0, name: curve.at(threshold)["ivr"] if curve else float("nan")}
+    return row

@@ -1,0 +1,122 @@
+"""A new version, the baselines and the champion on the same frozen clicks: scored once, counted on the executors."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+
+import pandas as pd
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from slidr import evaluation, scoring
+from slidr.bundle import Bundle
+from slidr.curves import Curve, curves
+from slidr.errors import NothingToDoError
+from slidr.features.counters import prefer_logged
+from slidr.lake import Lake
+from slidr.slices import slice_name
+from slidr.tables import features_table
+
+PARTS = ("calibration", "judging")
+NEW, CHAMPION, BOTH = "new", "champion", "both"  # who decides
+SIGNS = ("is_purchase", "label_reason", "in_heavy_session")
+SCORE = "score_"
+
+ByPart = dict[str, dict[str, dict[str, Curve]]]  # part -> method -> slice -> curve
+
+
+@contextmanager
+def scored(
+    labelled: DataFrame,
+    methods: Mapping[str, Bundle],
+    champion: Bundle | None,
+    *,
+    lake: Lake,
+    days: Sequence[date],
+    zones: Mapping[str, str],
+) -> Iterator[tuple[DataFrame, str]]:
+    """(calibration and judging clicks with a column `score_<method>` each, why the champion can't be scored or ''), kept while
+    the block runs: everything is counted from these scores.
+
+    `labelled` holds the features of the methods' spec, part, slice, and what names a slice; columns `score_…` that are there
+    already stay. A champion of another spec is scored on what its own spec's table holds of the judging `days`.
+    """
+    same = champion is not None and {champion.spec.spec_id} == {bundle.spec.spec_id for bundle in methods.values()}
+    rows = _narrow(labelled, {**methods, CHAMPION: champion} if champion and same else methods, zones)
+    note = ""
+    if champion and not same and not lake.exists(features_table(champion.spec)):
+        note = f"it reads features of spec {champion.spec.spec_id}, and the lake has no table of them"
+    elif champion and not same:
+        rows = rows.join(scores_of(champion, lake, days, CHAMPION), on="click_id", how="left")
+    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield rows, note
+    finally:
+        rows.unpersist()
+
+
+def _narrow(labelled: DataFrame, methods: Mapping[str, Bundle], zones: Mapping[str, str]) -> DataFrame:
+    rows = labelled.where(F.col("part").isin(*PARTS))
+    for name, bundle in methods.items():
+        rows = scoring.with_scores(rows, bundle, column=SCORE + name)
+    hour = evaluation.hour_of_week(zones).alias("hour_of_week")
+    scores = [name for name in rows.columns if name.startswith(SCORE)]
+    return rows.select("click_id", "part", "slice", hour, "device", "logged_in", "marketplace", *SIGNS, *scores)
+
+
+def scores_of(bundle: Bundle, lake: Lake, days: Sequence[date], name: str) -> DataFrame:
+    """click_id and `score_<name>` of the clicks of these days, by the features of the bundle's own spec."""
+    features = prefer_logged(lake.read(features_table(bundle.spec), days))
+    return scoring.with_scores(features, bundle, column=SCORE + name).select("click_id", SCORE + name)
+
+
+def by_method(rows: DataFrame, *keep: str) -> DataFrame:
+    """One row per click and method: `keep`, method, score; of the columns `score_<method>`."""
+    names = [name for name in rows.columns if name.startswith(SCORE)]
+    each = [F.struct(F.lit(name.removeprefix(SCORE)).alias("method"), F.col(name).alias("score")) for name in names]
+    return rows.select(*keep, F.explode(F.array(*each)).alias("by")).select(*keep, "by.*")
+
+
+def method_curves(rows: DataFrame) -> tuple[ByPart, str]:
+    """(curves of all methods by part and slice, why the champion is not among them or ''), in one aggregation.
+
+    The champion is on the judging clicks alone, and only where it has a score of every one of them: the same frozen rows.
+    Raises NothingToDoError without clicks.
+    """
+    long = by_method(rows, "part", "slice", *SIGNS)
+    histogram: pd.DataFrame = evaluation.score_histogram(long, by=("part", "method")).toPandas()
+    if set(histogram["part"]) != set(PARTS):
+        raise NothingToDoError(f"expected labelled clicks on the calibration and judging days, found {len(histogram)}; label more days")
+    parts = {part: {str(name): curves(of) for name, of in found.groupby("method")} for part, found in histogram.groupby("part")}
+    parts["calibration"].pop(CHAMPION, None)
+    wanted, found = (_clicks(histogram, champion) for champion in (False, True))
+    if SCORE + CHAMPION in rows.columns and found < wanted:
+        parts["judging"].pop(CHAMPION, None)
+        return parts, f"its features are there for {found:,} of {wanted:,} judging clicks only"
+    return parts, ""
+
+
+def _clicks(histogram: pd.DataFrame, champion: bool) -> int:
+    """Scored judging clicks of one method: the champion, or the one with most."""
+    judging = histogram[(histogram["part"] == "judging") & ((histogram["method"] == CHAMPION) == champion)]
+    return int(judging.groupby("method")["clicks"].sum().max()) if len(judging) else 0
+
+
+def hour_counts(rows: DataFrame, deciding: Mapping[str, tuple[str, Bundle]]) -> pd.DataFrame:
+    """Counts of the judging clicks by decider, slice and hour of week, each by the thresholds of its bundle; at most 3 x slices x
+    168 rows. `deciding`: decider (NEW, CHAMPION) -> (method whose score it takes, bundle); with two of them, BOTH is added.
+    """
+    judged = rows.where("part = 'judging'")
+    invalid = {name: is_invalid(bundle, F.col(SCORE + method)) for name, (method, bundle) in deciding.items()}
+    if len(invalid) > 1:
+        invalid[BOTH] = invalid[NEW] & invalid[CHAMPION]
+    decided = judged.withColumns({f"invalid_{name}": column for name, column in invalid.items()})
+    return evaluation.decided_counts(decided, by=("slice", "hour_of_week"), deciders=list(invalid)).toPandas()
+
+
+def is_invalid(bundle: Bundle, score: Column) -> Column:
+    """Whether the bundle invalidates a click with this score, by the threshold of its own slices; as `scoring` decides it."""
+    known = [F.lit(item) for pair in sorted(bundle.thresholds.items()) for item in pair]
+    own = F.create_map(*known)[slice_name(bundle.slices)] if known else F.lit(None).cast("double")
+    return score > F.coalesce(own, F.lit(bundle.default_threshold))

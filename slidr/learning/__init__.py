@@ -1,0 +1,1 @@
+"""The steps of a training run, where tables, guardrails, methods and calibration meet; `jobs/train.py` puts them in order."""

@@ -1,0 +1,85 @@
+"""Which days a training run uses, and their clicks with labels and features."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from slidr import labels as labelling
+from slidr.errors import NothingToDoError
+from slidr.features.counters import prefer_logged
+from slidr.features.spec import UNITS
+from slidr.run import Job
+from slidr.slices import slice_name
+from slidr.tables import CLICKS, LABELS, features_table
+
+PARTS = ("training", "calibration", "judging")
+JUDGED = ("arrival_time", "advertiser_id", "cost_micros", "currency")  # what guardrails look at besides
+
+
+@dataclass(frozen=True)
+class Days:
+    """The newest matured days, oldest first, apart by use."""
+
+    training: list[date]
+    calibration: list[date]
+    judging: list[date]
+
+    @property
+    def all(self) -> list[date]:
+        return [*self.training, *self.calibration, *self.judging]
+
+
+def choose_days(job: Job, now: datetime) -> Days:
+    """The newest labelled days that have matured, warm-up days left out. Raises NothingToDoError where there are too few."""
+    conf = job.conf.training
+    wanted = conf.train_days + conf.calibration_days + conf.judging_days
+    first = job.lake.read(CLICKS).agg(F.min("click_date")).collect()[0][0]
+    labelled = [row[0] for row in job.lake.read(LABELS).select("click_date").distinct().collect()]  # one row a day
+    warm_up = -(-job.conf.spec.longest_window // UNITS["d"])
+    ready = sorted(day for day in labelling.matured(labelled, now=now, conf=job.conf.labels) if (day - first).days >= warm_up)
+    if len(ready) < wanted:
+        raise NothingToDoError(
+            f"expected {wanted} labelled days that matured by {now.isoformat()} (after {warm_up} warm-up days), found {len(ready)}; "
+            "label more days, or ask for fewer in `training`"
+        )
+    chosen = ready[-wanted:]
+    judged = conf.train_days + conf.calibration_days
+    return Days(chosen[: conf.train_days], chosen[conf.train_days : judged], chosen[judged:])
+
+
+def labelled_clicks(job: Job, days: Days) -> DataFrame:
+    """Clicks of the days with labels, features, slice and `part`; clicks that the upstream filter made free are left out.
+
+    Days and users are apart: a click of a training day counts only if its user (or address, for guests) is one of the
+    training share, and so on; no user is in two parts.
+    """
+    spec = job.conf.spec
+    clicks = job.lake.read(CLICKS, days.all).where("upstream_filter is null")
+    clicks = clicks.select(
+        "click_id", "click_time", "click_date", "user_id", "ip_key", "session_id", "device", "marketplace", "logged_in", *JUDGED
+    )
+    labels = job.lake.read(LABELS, days.all).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
+    names = [column.name for column in spec.columns if column.name != "logged_in"]
+    features = prefer_logged(job.lake.read(features_table(spec), days.all)).select("click_id", *names)
+    shares = job.conf.training.user_shares
+    user = F.coalesce("user_id", "ip_key", "session_id")
+    place = F.pmod(F.xxhash64(F.lit(job.conf.training.seed), user), F.lit(1_000_000)) / 1_000_000
+    in_day = {part: F.col("click_date").isin(list(getattr(days, part))) for part in PARTS}
+    part = (
+        F.when(in_day["training"] & (place < shares[0]), "training")
+        .when(in_day["calibration"] & (place >= shares[0]) & (place < shares[0] + shares[1]), "calibration")
+        .when(in_day["judging"] & (place >= shares[0] + shares[1]), "judging")
+    )
+    joined = clicks.join(labels, on="click_id", how="inner").join(features, on="click_id", how="inner")
+    return joined.withColumn("part", part).withColumn("slice", slice_name(job.conf.calibration.slices))
+
+
+def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:
+    """Hash of what the model is made of: settings, days, and a fingerprint of the labelled clicks with their features."""
+    row = labelled.select(F.xxhash64(*labelled.columns).alias("h")).agg(F.count("*"), F.sum(F.col("h").cast("decimal(38,0)"))).collect()[0]
+    content = {"config": job.conf.config_hash, "days": asdict(days), "clicks": row[0], "fingerprint": str(row[1])}
+    return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,131 @@
+"""The judgement of what was learnt: scores, thresholds, the complete bundle, and its report."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+import slidr
+from slidr import evaluation, judging, plots, training_report, weights
+from slidr.bundle import Bundle
+from slidr.curves import TOTAL, Calibration, Curve
+from slidr.learning.clicks import PARTS, Days
+from slidr.learning.methods import learn
+from slidr.run import Job, folder
+from slidr.tables import CLICKS, LABELS, PURCHASES, features_table
+from slidr.version import Version
+
+METHOD = "mlp"  # the one that becomes the version; the others are baselines
+
+
+def make_bundle(
+    job: Job, days: Days, labelled: DataFrame, identity: str, champion: Version | None
+) -> tuple[Bundle, evaluation.Judgement, training_report.Facts]:
+    """Weights, snapshot, methods, thresholds and judgement; the bundle is complete, nothing is registered yet."""
+    methods, raked, training_rows = learn(job, labelled, identity)
+    judgement = judge(job, days, labelled, methods, champion)
+    calibration = judgement.calibration
+    plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, folder(job, "models", identity[:12]) / "curves.png")
+    bundle = replace(
+        methods[METHOD],
+        thresholds=dict(calibration.thresholds),
+        default_threshold=calibration.default_threshold,
+        table_versions=table_versions(job),
+        metrics=bundle_metrics(judgement, raked),
+    )
+    losses = {name: method.metrics["loss_by_epoch"] for name, method in methods.items() if "loss_by_epoch" in method.metrics}
+    return bundle, judgement, training_facts(job, days, judgement, raked, bundle, training_rows=training_rows, losses=losses)
+
+
+def judge(job: Job, days: Days, labelled: DataFrame, methods: dict[str, Bundle], champion: Version | None) -> evaluation.Judgement:
+    """Scores the calibration and judging clicks once by all methods and the champion, chooses thresholds, and counts."""
+    decides = champion.bundle if champion else None
+    job.say("scoring the calibration and judging days")
+    with judging.scored(labelled, methods, decides, lake=job.lake, days=days.judging, zones=job.conf.marketplaces) as (rows, why_not):
+        by_part, incomplete = judging.method_curves(rows)
+        job.say("choosing thresholds")
+        calibration = calibrate(job, by_part["calibration"][METHOD])
+        tuned = replace(methods[METHOD], thresholds=dict(calibration.thresholds), default_threshold=calibration.default_threshold)
+        deciding = {judging.NEW: (METHOD, tuned)}
+        if decides and judging.CHAMPION in by_part["judging"]:
+            deciding[judging.CHAMPION] = (judging.CHAMPION, decides)
+        hours = judging.hour_counts(rows, deciding)
+    return evaluation.Judgement(METHOD, calibration, by_part, hours, champion.number if champion else None, why_not or incomplete)
+
+
+def calibrate(job: Job, calibration_curves: dict[str, Curve]) -> Calibration:
+    from slidr import calibration  # cvxpy is not in the base install
+
+    return calibration.calibrate(calibration_curves, **job.conf.calibration.model_dump(exclude={"slices"}))
+
+
+def write_report(
+    job: Job, identity: str, judgement: evaluation.Judgement, facts: training_report.Facts, rows: list[dict[str, Any]]
+) -> Path:
+    """Pictures and report into the folder that the registry keeps with the version."""
+    target = folder(job, "models", identity[:12])
+    training_report.draw(judgement, target)
+    return training_report.write(judgement, facts, target, rows)
+
+
+def training_facts(
+    job: Job,
+    days: Days,
+    judgement: evaluation.Judgement,
+    raked: weights.Raking,
+    bundle: Bundle,
+    *,
+    training_rows: int,
+    losses: dict[str, list[float]],
+) -> training_report.Facts:
+    rows = {part: sum(curve.clicks for curve in by_method[METHOD].values()) for part, by_method in judgement.curves.items()}
+    conf = job.conf.training
+    return training_report.Facts(
+        title=f"Model trained on {days.training[0]} to {days.training[-1]}, judged on {days.judging[0]} to {days.judging[-1]}",
+        days={part: [str(day) for day in getattr(days, part)] for part in PARTS},
+        rows={"training": training_rows, **rows},
+        raking={
+            "effective share of the clicks": raked.effective_share,
+            "largest weight": raked.largest_weight,
+            "dimensions left out, with one observed value": ", ".join(raked.dropped) or "none",
+        },
+        losses=losses,
+        table_versions=bundle.table_versions,
+        libraries=bundle.libraries,
+        settings={
+            "slidr": slidr.__version__,
+            "configuration": job.conf.config_hash,
+            "feature spec": job.conf.spec.spec_id,
+            "seed": conf.seed,
+            "epochs": conf.epochs,
+            "calibration": f"{judgement.calibration.method}, FPR budget {judgement.calibration.fpr_budget:.2%}",
+        },
+    )
+
+
+def bundle_metrics(judgement: evaluation.Judgement, raked: weights.Raking) -> dict[str, Any]:
+    """Plain numbers by name, shares in [0, 1]; NaN becomes None, since JSON has none. Nothing of the champion: the same
+    training gives the same bundle whoever decides at the time."""
+    calibration = judgement.calibration
+    total = evaluation.with_shares(judgement.metrics("judging").set_index("slice").loc[[TOTAL]]).iloc[0]
+    names = ("ivr", "fpr", "fpr_low", "fpr_high", "high_rfm_fpr", "coverage", "clicks", "purchasing")
+    numbers = {f"judging_{name}": float(total[name]) for name in names}
+    numbers |= {"calibration_ivr": calibration.ivr, "calibration_fpr": calibration.fpr, "calibration_global_ivr": calibration.global_ivr}
+    numbers |= {"weights_effective_share": raked.effective_share, "weights_largest": raked.largest_weight}
+    compared = judgement.compared()
+    methods = compared[compared["method"] != judging.CHAMPION]
+    numbers |= {f"{row['method']}_ivr_at_budget": float(row["ivr"]) for row in methods.to_dict("records")}
+    plain: dict[str, Any] = {name: None if math.isnan(value) else float(value) for name, value in numbers.items()}
+    notes = {row.slice: row.outcome for row in calibration.slices}
+    return plain | {
+        "calibration_method": calibration.method,
+        "calibration_outcomes": notes,
+        "weights_dropped": list(raked.dropped + raked.pooled),
+    }
+
+
+def table_versions(job: Job) -> dict[str, int]:
+    tables = (CLICKS, PURCHASES, LABELS, features_table(job.conf.spec))
+    return {table.name: job.lake.version(table) for table in tables}

@@ -1,0 +1,71 @@
+"""Weights, snapshot, and every method trained on it, as bundles that invalidate nothing yet."""
+
+from importlib.metadata import version as installed
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from slidr import weights
+from slidr.bundle import Bundle, Preparation, preparation_for
+from slidr.run import Job, folder
+
+LIBRARIES = ("numpy", "pyarrow", "pyspark", "torch", "petastorm", "cvxpy", "mlflow")
+
+
+def learn(job: Job, labelled: DataFrame, identity: str) -> tuple[dict[str, Bundle], weights.Raking, int]:
+    """(all methods by name; the weights that they learnt with; clicks that they learnt from)."""
+    raked = rake(job, labelled)
+    manifest, preparation = snapshot(job, labelled, raked, identity)
+    return fit_all(job, manifest, preparation), raked, manifest.rows
+
+
+def rake(job: Job, labelled: DataFrame) -> weights.Raking:
+    cells = weights.weight_cells(labelled.where("part = 'training'"), zones=job.conf.marketplaces).toPandas()
+    return weights.rake(cells, **job.conf.weights.model_dump())
+
+
+def snapshot(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str) -> tuple[Any, Preparation]:
+    """The training part as files for the loaders, and how its features are scaled; all networks learn from the same."""
+    from slidr.training import data  # torch and petastorm take seconds to import and are not in the base install
+
+    conf, spec = job.conf.training, job.conf.spec
+    rows = weights.with_weights(labelled.where("part = 'training'"), raked, zones=job.conf.marketplaces)
+    rows = rows.withColumn("label", (~F.col("is_human")).cast("double")).withColumn("logged_in", F.col("logged_in").cast("int"))
+    manifest = data.write_snapshot(
+        rows,
+        str(folder(job, "snapshots", identity[:12])),
+        features=[column.name for column in spec.columns],
+        spec=spec,
+        seed=conf.seed,
+        row_group_rows=conf.row_group_rows,
+        table_versions={"identity": identity},
+    )
+    return manifest, data.feature_statistics(manifest, preparation_for(spec))
+
+
+def fit_all(job: Job, manifest: Any, preparation: Preparation) -> dict[str, Bundle]:
+    """Every method trained on the snapshot; the metric `loss_by_epoch` has the losses of those that have any."""
+    from slidr.training.methods import METHODS, School
+
+    place = folder(job, "training", manifest.sha256[:12])
+    school = School(manifest, preparation, job.conf.training, job.conf.workers, job.spark, place, job.say)
+    fitted = {name: method(school) for name, method in METHODS.items()}
+    return {name: draft(job, learnt.preparation, learnt.layers, learnt.history) for name, learnt in fitted.items()}
+
+
+def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...], losses: list[float]) -> Bundle:
+    return Bundle(
+        spec=job.conf.spec,
+        features=tuple(column.name for column in job.conf.spec.columns),
+        preparation=preparation,
+        layers=layers,
+        slices=tuple(job.conf.calibration.slices),
+        thresholds={},
+        default_threshold=1.0,
+        labels=job.conf.labels.model_dump(mode="json"),
+        table_versions={},
+        config=job.conf.meaning,
+        libraries={name: installed(name) for name in LIBRARIES},
+        metrics={"loss_by_epoch": losses} if losses else {},
+    )

@@ -1,0 +1,26 @@
+"""HTML pages of results: everything that goes into one is escaped, and a name that is missing is an error."""
+
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+UNKNOWN = "not known"
+
+
+def render(template: str, filters: Mapping[str, Callable[..., str]], content: Mapping[str, Any]) -> str:
+    """A page of a template that slidr ships (a path below the package), with `percent` and `count` as filters beside `filters`."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "count": count, **filters}
+    text = resources.files("slidr").joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(text).render(**content)
+
+
+def percent(value: float | None) -> str:
+    """A share as text; `not known` where there is nothing to take a share of (None or NaN)."""
+    return UNKNOWN if value is None or value != value else f"{value:.2%}"
+
+
+def count(number: float | None) -> str:
+    return UNKNOWN if number is None or number != number else f"{number:,.0f}"
