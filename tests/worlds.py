@@ -40,11 +40,12 @@ PUBLISHED = (REPLAYS, REPLAY_DECISIONS, CORRECTIONS, CURRENT_DECISIONS)
 def bundle(weight: float, bias: float, thresholds: dict[str, float], spec: FeatureSpec = SPEC) -> Bundle:
     """score = sigmoid(weight * log(1 + clicks of the address in the last hour) + bias)."""
     names = tuple(column.name for column in spec.columns)
-    weights = np.array([[weight] + [0.0] * (len(names) - 1)], dtype=np.float32)
+    preparation = preparation_for(spec)
+    weights = np.array([[weight] + [0.0] * (preparation.inputs - 1)], dtype=np.float32)
     parts = {name: {} for name in ("labels", "table_versions", "config", "libraries", "metrics")}
     layers = ((weights, np.array([bias], dtype=np.float32)),)
     sha = f"{weight}:{bias}:{sorted(thresholds.items())}"
-    return Bundle(spec, names, preparation_for(spec), layers, ("device", "login"), thresholds, 0.5, sha256=sha, **parts)
+    return Bundle(spec, names, preparation, layers, ("device", "login"), thresholds, 0.5, sha256=sha, **parts)
 
 
 def version(number: str, state: str = "stable") -> Version:
