@@ -247,14 +247,19 @@ class Judgement:
     note: str
 
     @property
+    def judged(self) -> dict[str, Mapping[str, Curve]]:
+        """Method -> slice -> curve of the judging days: the new version first, then the champion, then the baselines."""
+        found = self.curves["judging"]
+        return {name: found[name] for name in sorted(found, key=lambda name: (name != self.method, name != "champion", name))}
+
+    @property
     def purchasing(self) -> int:
         """Purchasing clicks of the judging days."""
-        return sum(curve.purchasing for curve in self.curves["judging"][self.method].values())
+        return sum(curve.purchasing for curve in self.judged[self.method].values())
 
     def compared(self) -> pd.DataFrame:
         """All methods at one global threshold of the same FPR on the judging days; no rows where nobody purchased."""
-        judged = self.curves["judging"] if self.purchasing else {}
-        return compare_at_budget(judged, self.calibration.fpr_budget)
+        return compare_at_budget(self.judged if self.purchasing else {}, self.calibration.fpr_budget)
 
     def metrics(self, part: str) -> pd.DataFrame:
         """`slice_metrics` of the new version on a part."""

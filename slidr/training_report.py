@@ -54,7 +54,7 @@ class Verdict:
 def draw(judgement: Judgement, folder: Path) -> None:
     """The pictures of the judgement, into the folder."""
     found = judgement.calibration
-    curves = judgement.curves["judging"]
+    curves = judgement.judged
     if judgement.purchasing:
         training_plots.plot_methods(curves, found.fpr_budget, folder / "methods.png")
     training_plots.plot_histograms(curves[judgement.method], found.thresholds, found.default_threshold, folder / "histograms.png")

@@ -23,8 +23,8 @@ CLICKS = 60
 THRESHOLDS = {"desktop/guest": 0.4, "desktop/login": 0.7}
 
 
-def network(conf: Config, weight: float, **given: Any) -> Bundle:
-    return made_by_hand(conf, {"ip_clicks_24h": weight, "user_clicks_1h": 0.2}, -2.0, THRESHOLDS, **given)
+def network(conf: Config, weight: float, thresholds: dict[str, float] = THRESHOLDS, **given: Any) -> Bundle:
+    return made_by_hand(conf, {"ip_clicks_24h": weight, "user_clicks_1h": 0.2}, -1.0, thresholds, **given)
 
 
 def labelled_clicks(spark: SparkSession, conf: Config) -> DataFrame:
@@ -61,7 +61,7 @@ def as_scored(labelled: DataFrame, bundle: Bundle) -> pd.DataFrame:
 def test_counts_are_those_of_the_decisions_that_scoring_makes(labelled: DataFrame, conf: Config, lake: Lake) -> None:
     methods, champion = (
         {"mlp": network(conf, 0.5), "logistic": network(conf, 0.1)},
-        network(conf, 0.3, slices=("device",), thresholds={"mobile": 0.55}),
+        network(conf, 0.6, slices=("device",), thresholds={"mobile": 0.55}),
     )
     with judging.scored(labelled, methods, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, note):
         parts, incomplete = judging.method_curves(rows)

@@ -159,6 +159,6 @@ def test_what_the_command_shows_names_each_method_and_says_what_fpr_is(judged: J
     shown = training_report.shown(judged)
     title, rows = next(iter(shown.items()))
     assert "lower estimate of the harm" in title
-    assert [row["method"] for row in rows] == ["new version (mlp)", "baseline logistic", "baseline velocity", "champion (version 3)"]
+    assert [row["method"] for row in rows] == ["new version (mlp)", "champion (version 3)", "baseline logistic", "baseline velocity"]
     summary = training_report.summary(judged)
     assert json.loads(json.dumps(summary, allow_nan=False))[0]["method"] == "mlp"
