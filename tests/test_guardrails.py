@@ -283,8 +283,10 @@ def test_without_an_earlier_week_volume_is_not_judged_and_says_so() -> None:
     volume = [check for check in checks if "volume" in check.name]
     assert [(check.verdict, "week before" in check.advice) for check in volume] == [("not judged", True)] * 4
     # The lake's first day may be half a day: nothing is compared with it.
-    half_day = replace(m, others=replace(m.others, clicks=m.others.clicks, first_day=FIRST - timedelta(weeks=2)))
-    assert failed(data_checks(half_day)) == {}
+    begins = FIRST - timedelta(weeks=1)
+    clicks = m.others.clicks[(m.others.clicks["day"] > begins) | ((m.others.clicks["day"] == begins) & (m.others.clicks["hour"] >= 20))]
+    assert failed(data_checks(replace(m, others=replace(m.others, clicks=clicks, first_day=begins)))) == {}
+    assert failed(data_checks(replace(m, others=replace(m.others, clicks=clicks, first_day=begins - timedelta(days=1)))))
 
 
 @pytest.mark.parametrize(("column", "name"), [("no_user", "user"), ("no_address", "address")])
@@ -532,18 +534,18 @@ def test_a_model_like_the_champion_passes() -> None:
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"slices": {"new_invalid": 4000}}, ["IVR jump of phone"]),
-        ({"slices": {"new_invalid": 0}}, ["IVR jump of phone"]),
+        ({"slices": {"new_invalid": 5500}}, ["IVR jump of phone"]),
+        ({"slices": {"new_invalid": 0, "old_invalid": 3100}}, ["IVR jump of phone"]),
         ({"slices": {"new_invalid": 400, "old_invalid": 0, "clicks": 400}}, []),  # a small slice
-        ({"slices": {"changed": 3000}}, ["clicks decided otherwise than by the champion"]),
-        ({"money": {"changed_micros": 2 * 10**8}}, ["money decided otherwise in USD, share"]),
+        ({"slices": {"changed": 5000}}, ["clicks decided otherwise than by the champion"]),
+        ({"money": {"changed_micros": 3 * 10**8}}, ["money decided otherwise in USD, share"]),
         (
             {"money": {"changed_micros": 6 * 10**10, "cost_micros": 10**12}},
             ["money decided otherwise in USD, micro-units"],
         ),
-        ({"changed": 5000}, ["one advertiser's clicks decided otherwise"]),
+        ({"changed": 5100}, ["one advertiser's clicks decided otherwise"]),
         ({"changed": 150, "clicks": 150}, []),  # a small advertiser
-        ({"changed_micros": 5 * 10**8}, ["one advertiser's money decided otherwise in USD, share"]),
+        ({"changed_micros": 6 * 10**8}, ["one advertiser's money decided otherwise in USD, share"]),
     ],
 )
 def test_disagreement_in_clicks_and_money(changes: dict[str, Any], names: list[str]) -> None:

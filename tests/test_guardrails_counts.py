@@ -131,8 +131,10 @@ def test_rejects_since_the_window_began(spark: SparkSession) -> None:
         reject("clicks", "no id", at("2026-01-03 23:00:00"), 4),
         reject("decisions", "no id", at("2026-01-05"), 5),
     ]
-    found = rejects_by_reason(frame(spark, REJECTS, made), date(2026, 1, 4))
-    assert dict(map(tuple, found.collect())) == {"no id": 2, "conflicting_duplicate": 1}
+    kept = [spark.range(4), spark.range(3)]
+    found = rejects_by_reason(frame(spark, REJECTS, made), kept, date(2026, 1, 4))
+    assert dict(map(tuple, found.collect())) == {"no id": 2, "conflicting_duplicate": 1, None: 7}
+    assert dict(map(tuple, rejects_by_reason(None, kept, date(2026, 1, 4)).collect())) == {None: 7}
 
 
 def test_labelled_clicks_without_features_are_counted(spark: SparkSession) -> None:
@@ -190,15 +192,22 @@ def test_the_driver_gets_few_advertisers_among_them_those_that_differ_most(spark
 # The job's part, on the little lake of tests/worlds.py.
 
 
-@pytest.fixture
-def job(lake: Lake, conf: Config) -> Job:
+@pytest.fixture(scope="module")
+def template(spark: SparkSession, conf: Config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    lake = Lake(spark, str(tmp_path_factory.mktemp("judged") / "lake"))
     worlds.fill(lake, conf)
+    lake.append(frame(spark, PURCHASES, [purchase("o1", worlds.FIRST + timedelta(hours=12))]), PURCHASES)
+    lake.append(frame(spark, REJECTS, [reject("clicks", "no id", worlds.NOW, 1)]), REJECTS)
+    return lake.root
+
+
+@pytest.fixture
+def job(template: str, spark: SparkSession, conf: Config) -> Job:
+    """Reads only: the tests share the lake."""
     spec = {"entities": {"ip": ["ip_key"]}, "counters": [{"entity": "ip", "measure": "clicks", "windows": ["1h"]}]}
     changed = {"features": {**spec, "time_of_click": False, "logged_in": True}}
     job = Job(conf.model_copy(update=changed), "run-1", worlds.NOW, Console(quiet=True), actor="test")
-    job.__dict__.update(lake=lake, spark=lake.spark)  # the session of the tests, as if it had started already
-    lake.append(frame(lake.spark, PURCHASES, [purchase("o1", worlds.FIRST + timedelta(hours=12))]), PURCHASES)
-    lake.append(frame(lake.spark, REJECTS, [reject("clicks", "no id", worlds.NOW, 1)]), REJECTS)
+    job.__dict__.update(lake=Lake(spark, template), spark=spark)  # the session of the tests, as if it had started already
     return job
 
 

@@ -23,14 +23,14 @@ def read_others(lake: Lake, days: Sequence[date], *, conf: Config) -> Others:
     around = days_between(since - timedelta(days=back), max(days) + timedelta(days=1))
     stored = lake.read(features_table(spec), days)
     later = [lake.read(table).where(F.col(table.day) >= F.lit(since)) for table in (CLICKS, PURCHASES)]
-    rejected = (
-        rejects_by_reason(lake.read(REJECTS), since).toPandas() if lake.exists(REJECTS) else pd.DataFrame({"reason": [], "rejected": []})
-    )
+    rejects = lake.read(REJECTS) if lake.exists(REJECTS) else None
+    rows: pd.DataFrame = rejects_by_reason(rejects, later, since).toPandas()
+    kept = rows["reason"].isna()
     return Others(
         clicks=clicks_by_hour(lake.read(CLICKS, around)).toPandas(),
         orders=orders_by_hour(lake.read(PURCHASES, days), delay_days=conf.labels.delay_days).toPandas(),
-        rejects=rejected,
-        kept=sum(rows.count() for rows in later),
+        rejects=rows[~kept].rename(columns={"rows": "rejected"}),
+        kept=int(rows.loc[kept, "rows"].sum()),
         missing=without_features(lake.read(CLICKS, days), lake.read(LABELS, days), stored).toPandas(),
         first_day=lake.read(CLICKS).agg(F.min("click_date")).collect()[0][0],
         look_back_days=look_back,

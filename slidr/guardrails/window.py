@@ -5,6 +5,7 @@ The driver gets counts by hour and by feature bin, never a row of a click.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, timedelta
+from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -74,10 +75,16 @@ def orders_by_hour(purchases: DataFrame, *, delay_days: int) -> DataFrame:
     return counted.agg(F.count(F.lit(1)).alias("orders"))
 
 
-def rejects_by_reason(rejects: DataFrame, since: date) -> DataFrame:
-    """reason, rejected: refused rows of clicks and purchases since a day; a row of the window was refused on its day or later."""
-    of_input = F.col("table_name").isin("clicks", "purchases") & (F.col("reject_date") >= F.lit(since))
-    return rejects.where(of_input).groupBy("reason").agg(F.count(F.lit(1)).alias("rejected"))
+def rejects_by_reason(rejects: DataFrame | None, kept: Sequence[DataFrame], since: date) -> DataFrame:
+    """reason, rows: refused rows of clicks and purchases since a day, by reason, and the rows that were kept, whose reason is NULL.
+
+    A row of the window was refused on its day or later. `kept` are the frames of these tables since that day.
+    """
+    parts = [rows.select(F.lit(None).cast("string").alias("reason")) for rows in kept]
+    if rejects is not None:
+        of_input = F.col("table_name").isin("clicks", "purchases") & (F.col("reject_date") >= F.lit(since))
+        parts.append(rejects.where(of_input).select("reason"))
+    return reduce(DataFrame.unionByName, parts).groupBy("reason").agg(F.count(F.lit(1)).alias("rows"))
 
 
 def without_features(clicks: DataFrame, labels: DataFrame, features: DataFrame) -> DataFrame:
