@@ -13,6 +13,7 @@ for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's own seven take four minutes to say that a server is away
 }.items():
     os.environ.setdefault(_name, _value)
