@@ -36,8 +36,8 @@ def plot_methods(curves: Mapping[str, Mapping[str, Curve]], budget: float, path:
     _draw_methods(panels[0], pooled, "all slices", budget, {method: curve.threshold_at_fpr(budget) for method, curve in pooled.items()})
     for axis, name in zip(panels[1:], slices, strict=False):
         _draw_methods(axis, {method: by_slice[name] for method, by_slice in curves.items() if name in by_slice}, name, budget, {})
-    figure.suptitle(f"IVR against FPR of the judging clicks; × marks one global threshold at an FPR of at most {budget:.2%}")
-    figure.supxlabel(NOTE.partition(" Bars")[0], fontsize=8, color="#555555")
+    title = f"IVR against FPR of the judging clicks; × marks one global threshold at an FPR of at most {budget:.2%}"
+    figure.suptitle(f"{title}\n{NOTE.partition(' Bars')[0]}", fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     plots.save(figure, path)

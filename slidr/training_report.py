@@ -192,9 +192,10 @@ def _ivr(row: Mapping[str, Any]) -> str:
 
 
 def _beaten(judgement: Judgement, new: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    overlap = "" if best["ivr_low"] > new["ivr_high"] else " (the intervals overlap)"
     return (
         f"Not better than a simple rule: at the same FPR of {judgement.calibration.fpr_budget:.2%} the baseline {best['method']} "
-        f"invalidates {_ivr(best)} of the judging clicks, the network {judgement.method} {_ivr(new)}."
+        f"invalidates {_ivr(best)} of the judging clicks, the network {judgement.method} {_ivr(new)}{overlap}."
     )
 
 

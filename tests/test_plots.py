@@ -66,7 +66,7 @@ def test_methods_are_drawn_together_and_slice_by_slice(drawn: list[Figure], tmp_
     assert [axis.get_title().split("\n")[0] for axis in drawn[0].axes][0] == "all slices"
     assert len(drawn[0].axes) >= 4
     assert all(name in texts(drawn[0]) for name in ("mlp", "logistic", "velocity", "champion", "FPR budget", "desktop/guest"))
-    assert "lower estimate of the harm" in drawn[0].get_supxlabel()
+    assert "lower estimate of the harm" in drawn[0].get_suptitle()
     right = drawn[0].axes[0].get_xlim()[1]
     assert right == pytest.approx(0.05)
 
