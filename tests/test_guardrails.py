@@ -554,6 +554,16 @@ def test_disagreement_in_clicks_and_money(changes: dict[str, Any], names: list[s
     assert all("y" in check.advice for check in found.values() if "advertiser" in check.name)
 
 
+def test_each_slice_whose_ivr_jumps_is_a_row_and_the_largest_jump_is_shown_where_none_does() -> None:
+    def jumps(desktop: int, phone: int) -> list[tuple[str, float]]:
+        found = alike(slices={"new_invalid": phone})
+        found.slices.loc[0, "new_invalid"] = desktop
+        return [(check.name, round(check.observed, 2)) for check in champion_checks(found) if "jump" in check.name]
+
+    assert jumps(6000, 7000) == [("IVR jump of desktop", 0.4), ("IVR jump of phone", 0.5)]
+    assert jumps(1000, 2100) == [("IVR jump of desktop", 0.1)]
+
+
 def test_without_a_champion_its_checks_are_left_out_and_say_so() -> None:
     checks = champion_checks(None)
     assert {(check.verdict, check.advice) for check in checks} == {("not judged", "there is no champion")}
