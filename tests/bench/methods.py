@@ -23,6 +23,7 @@ from slidr.learning.clicks import choose_days, labelled_clicks
 from slidr.learning.methods import learn
 from slidr.run import Job
 from slidr.simulator.evaluation import judge_scores, read_truth
+from slidr.tables import LABELS
 from tests.commands import World
 
 FPR = 0.01
@@ -34,9 +35,9 @@ SETTINGS = {
     "training.train_days": "5",
     "training.calibration_days": "1",
     "training.judging_days": "4",
-    "training.user_shares": "[0.5, 0.1, 0.4]",
-    "weights.max_weight": "500",
-    "weights.min_cell": "20",
+    "training.batch_size": "512",  # 30,000 clicks in batches of 4096 are 60 steps: the network would not have learned much yet
+    "training.epochs": "20",
+    "training.user_shares": "[0.5, 0.05, 0.45]",
 }
 START, WARM, LABELLED, END, AS_OF = "2025-03-01", "2025-03-08", "2025-03-18", "2025-03-20", datetime(2025, 3, 20, tzinfo=timezone.utc)
 COLUMNS = ("method", "threshold", "ivr", "fpr", "high_rfm_fpr", "coverage", "recall", "harm")
@@ -44,7 +45,23 @@ COLUMNS = ("method", "threshold", "ivr", "fpr", "high_rfm_fpr", "coverage", "rec
 
 def judged(root: Path, spark: SparkSession, *, seed: int, clicks: int = CLICKS) -> list[dict[str, Any]]:
     """`judge_scores` of all methods on the judging clicks of one seed: days and users that none of them has learned from."""
+    job = prepared(root, spark, seed=seed, clicks=clicks)
+    days = choose_days(job, AS_OF)
+    labelled = labelled_clicks(job, days).localCheckpoint()
+    methods, _, _ = learn(job, labelled, "0" * 12)
+    with judging.scored(labelled, methods, None, lake=job.lake, days=days.judging, zones=job.conf.marketplaces) as (rows, _):
+        long = judging.by_method(rows.where("part = 'judging'"), "click_id", *judging.SIGNS)
+        return judge_scores(long, read_truth(spark, str(root / "traffic")), fpr=FPR)
+
+
+def prepared(root: Path, spark: SparkSession, *, seed: int, clicks: int) -> Job:
+    """A lake of one seed's traffic with features and labels, where there is none yet."""
     world = World(root, spark, SETTINGS)
+    conf = config.load(config.shipped("local.yaml"), tuple(world.options[3::2]))
+    job = Job(conf, "bench", AS_OF, Console(stderr=True, quiet=True), actor="bench")
+    job.__dict__["spark"] = spark
+    if world.lake.exists(LABELS) and world.rows(LABELS):
+        return job
     traffic = str(root / "traffic")
     world.ok("init")
     world.ok("simulate", traffic, "--clicks", str(clicks), "--days", "19", "--start", START, "--seed", str(seed))
@@ -52,15 +69,7 @@ def judged(root: Path, spark: SparkSession, *, seed: int, clicks: int = CLICKS) 
     world.ok("ingest", "--source", "canonical", f"{traffic}/clicks")
     world.ok("features", "--from", WARM, "--to", LABELLED)
     world.ok("labels", "--from", WARM, "--to", LABELLED, "--as-of", END)
-    conf = config.load(config.shipped("local.yaml"), tuple(world.options[3::2]))
-    job = Job(conf, "bench", AS_OF, Console(stderr=True, quiet=True), actor="bench")
-    job.__dict__["spark"] = spark
-    days = choose_days(job, AS_OF)
-    labelled = labelled_clicks(job, days).localCheckpoint()
-    methods, _, _ = learn(job, labelled, "0" * 12)
-    with judging.scored(labelled, methods, None, lake=job.lake, days=days.judging, zones=conf.marketplaces) as (rows, _):
-        long = judging.by_method(rows.where("part = 'judging'"), "click_id", *judging.SIGNS)
-        return judge_scores(long, read_truth(spark, traffic), fpr=FPR)
+    return job
 
 
 def require(rows: list[dict[str, Any]]) -> float:
