@@ -19,6 +19,7 @@ BASE = [
     "jinja2>=3.1",
     "PyYAML>=6",
     "matplotlib>=3.8,<4",
+    "scipy>=1.11,<2",
     "safetensors>=0.5,<1",
     "tzdata",
 ]
