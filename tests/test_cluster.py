@@ -11,7 +11,6 @@ from pathlib import Path
 import pyspark
 import pytest
 import yaml
-from chispa import assert_df_equality
 from pyspark.sql import SparkSession
 
 from slidr import config, jars, tables
@@ -59,24 +58,17 @@ def fill(lake: Lake, spark: SparkSession) -> None:
 
 def submit(conf: Config, tmp_path: Path, job: str, *words: str) -> dict:
     """Runs jobs/NAME.py on a local cluster of two executor processes and returns its JSON result."""
-    done = on_cluster(conf, tmp_path, ROOT / "jobs" / f"{job}.py", *words, "--json")
-    return json.loads(done.strip().splitlines()[-1])
-
-
-def on_cluster(conf: Config, tmp_path: Path, script: Path, *words: str, memory: int = 1024, **settings: str) -> str:
-    """What a script prints that spark-submit runs on two executor processes of `memory` MiB; `a_b` sets spark.a.b."""
     home = Path(pyspark.__file__).parent
     environment = {**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "SPARK_WORKER_DIR": str(tmp_path / "workers")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [str(home / "bin" / "spark-submit"), "--master", f"local-cluster[2,1,{memory}]", "--driver-memory", "1g"]
-    command += ["--jars", ",".join(str(jar) for jar in jars.ensure(conf.spark.jars)), "--conf", f"spark.executor.memory={memory}m"]
+    command = [str(home / "bin" / "spark-submit"), "--master", "local-cluster[2,1,1024]", "--driver-memory", "1g"]
+    command += ["--jars", ",".join(str(jar) for jar in jars.ensure(conf.spark.jars)), "--conf", "spark.executor.memory=1g"]
     command += ["--conf", "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension", "--conf", "spark.ui.enabled=false"]
     command += ["--conf", "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog"]
-    command += [word for name, value in settings.items() for word in ("--conf", f"spark.{name.replace('_', '.')}={value}")]
-    command += [str(script), *words]
+    command += [str(ROOT / "jobs" / f"{job}.py"), *words, "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=540, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return done.stdout
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 @pytest.fixture
@@ -111,25 +103,6 @@ def test_a_day_by_spark_submit_equals_one_process(spark: SparkSession, tmp_path:
     assert found == expected.select(columns).orderBy("click_id").collect()
     assert 0 < sum(row["is_invalid"] for row in found) < 200
     assert json.loads((tmp_path / "work" / "runs" / result["run_id"] / "run_result.json").read_text())["exit_code"] == 0
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_no_work_folder")
-def test_features_survive_failing_and_hanging_tasks(spark: SparkSession, tmp_path: Path) -> None:
-    """Failed attempts are repeated, hanging ones overtaken by speculative copies; the written table is that of one process."""
-    conf_file = write_conf(tmp_path)
-    conf = config.load(conf_file)
-    lake = Lake(spark, conf.lake.root)
-    fill(lake, spark)
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    settings = {"speculation": "true", "speculation_quantile": "0.25", "speculation_minTaskRuntime": "1s"}
-    on_cluster(conf, tmp_path, ROOT / "tests" / "faulty_features.py", str(conf_file), DAY, str(marks), memory=2048, **settings)
-    stages = counters.plan(conf.spec, known="then", tasks=4)
-    assert {path.name for path in marks.iterdir()} == {f"{fault}-{n}" for fault in ("failed", "hung") for n in range(len(stages))}
-    clicks = lake.read(tables.CLICKS)
-    expected = counters.build(clicks, spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces)
-    assert_df_equality(lake.read(tables.features_table(conf.spec)), expected, ignore_row_order=True, ignore_nullable=True)
 
 
 @pytest.mark.slow
