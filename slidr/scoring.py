@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from slidr.bundle import Bundle, forward
 from slidr.lake import Lake
+from slidr.pyworker import light
 from slidr.slices import slice_name
 from slidr.tables import CURRENT_DECISIONS, DECISIONS
 
@@ -19,6 +20,7 @@ def with_scores(features: DataFrame, bundle: Bundle, column: str = "score") -> D
     filled by the bundle. Executors get the weights with the task: they read no registry."""
 
     @F.pandas_udf("double")  # type: ignore[call-overload]
+    @light
     def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
         for batch in batches:
             yield pd.Series(forward(bundle, batch.to_numpy(dtype=np.float64)))

@@ -16,6 +16,7 @@ VALUES = {
     "lake",
     "config",
     "session",
+    "pyworker",
     "curves",
     "hashing",
     "bundle",

@@ -18,10 +18,12 @@ from slidr.features.cargo import LOGGED_IN, WANTED, Layout, name_of
 from slidr.features.spec import UNITS, Counter, FeatureSpec
 from slidr.features.stage import Stage
 from slidr.lake import f_date
+from slidr.pyworker import light
 from slidr.tables import features_table
 from slidr.zones import local_time
 
 PACKED = "bucket int, rows binary"
+MADE_OUTSIDE = ("click_date", "origin")  # columns that need not cross from Python
 Family = tuple[tuple[str, ...], tuple[Counter, ...]]  # the columns that it is exchanged by, its counters
 
 
@@ -36,8 +38,8 @@ def build(clicks: DataFrame, *, spec: FeatureSpec, start: date, end: date, known
     wanted = F.col("click_date").between(F.expr(f_date(start)), F.date_sub(F.expr(f_date(end)), 1))
     rows = narrow(clicks, stages[0].layout, exchange=families(spec)[0][0], wanted=wanted, zones=zones)
     for stage in stages:
-        rows = rows.repartition(F.col("bucket")).mapInArrow(stage.run, _schema(stage))
-    return rows
+        rows = rows.repartition(F.col("bucket")).drop("bucket").mapInArrow(light(stage.run), _schema(stage))
+    return rows.withColumns({"click_date": F.to_date("click_time"), "origin": F.lit(known)}).select(*features_table(spec).names)
 
 
 def families(spec: FeatureSpec) -> list[Family]:
@@ -65,7 +67,7 @@ def plan(spec: FeatureSpec, *, known: str, tasks: int) -> list[Stage]:
     following = [*layouts[1:], None]
     keys = [*[name_of(exchange) for exchange, _ in order[1:]], ""]
     buckets = one_for_each(tasks)
-    return [Stage(spec, layouts[n], n == 0, counters, following[n], keys[n], buckets, known) for n, (_, counters) in enumerate(order)]
+    return [Stage(spec, layouts[n], n == 0, counters, following[n], keys[n], buckets) for n, (_, counters) in enumerate(order)]
 
 
 def one_for_each(tasks: int) -> tuple[int, ...]:
@@ -102,7 +104,9 @@ def _layout(spec: FeatureSpec, order: Sequence[Family], number: int, then: bool)
 
 
 def _schema(stage: Stage) -> str | StructType:
-    return features_table(stage.spec).schema if stage.next_layout is None else PACKED
+    if stage.next_layout is not None:
+        return PACKED
+    return StructType([field for field in features_table(stage.spec).schema if field.name not in MADE_OUTSIDE])
 
 
 def narrow(clicks: DataFrame, layout: Layout, *, exchange: tuple[str, ...], wanted: Column, zones: Mapping[str, str]) -> DataFrame:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from slidr.features import kernel
@@ -30,7 +29,7 @@ Batches = Iterable[pa.RecordBatch]
 HOUR = 2 * np.pi * np.arange(1440) / 1440
 DAY_OF_WEEK = 2 * np.pi * np.arange(7) / 7
 THURSDAY = 3  # 1 January 1970; Monday = 0
-ROWS_OUT = 50_000  # rows of a batch of features
+ROWS_OUT = 50_000  # rows that are given on at a time: few enough for the processor's cache
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,6 @@ class Stage:
     next_layout: Layout | None
     next_key: str
     buckets: tuple[int, ...]
-    origin: str
 
     def run(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         """Batches of a task that has all rows of its keys."""
@@ -53,12 +51,12 @@ class Stage:
             stored(store, (self._received(batch) for batch in batches if batch.num_rows))
             for name, column in self._features(store):
                 store.keep(name, column)
-            for rows, (ids, records) in store.parts():
+            for rows, (ids, records) in store.parts(at_most=ROWS_OUT):
                 made = {name: store.column(name, rows) for name in self._names}
                 if self.next_layout is not None:
                     yield self._onward(ids, records, made, self.next_layout)
                 else:
-                    yield from self._last(ids, records, made).to_batches(max_chunksize=ROWS_OUT)
+                    yield from self._last(ids, records, made).to_batches()
 
     @property
     def _names(self) -> list[str]:
@@ -87,15 +85,13 @@ class Stage:
         return packed(ids, packing, (key % len(self.buckets)), self.buckets)
 
     def _last(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray]) -> pa.Table:
-        """Rows of the features table."""
+        """Rows of the features table, less what is the same for all or follows from the time."""
         wanted = flag(records, WANTED) == 1
         if not wanted.all():
             ids, records = ids.filter(pa.array(wanted)), records[wanted]
             made = {name: column[wanted] for name, column in made.items()}
         made = {**made, **_time_of_click(records)}
-        time = pa.array(records["time"], pa.timestamp("us", tz="UTC"))
-        arrays = {"click_id": ids, "click_time": time, "click_date": pc.floor_temporal(time, unit="day").cast(pa.date32())}
-        arrays["origin"] = pa.array(np.full(len(records), self.origin))
+        arrays = {"click_id": ids, "click_time": pa.array(records["time"], pa.timestamp("us", tz="UTC"))}
         for column in self.spec.columns:
             arrays[column.name] = feature(column, made[column.name] if column.name in made else records[column.name])
         return pa.table(arrays)

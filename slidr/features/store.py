@@ -51,12 +51,15 @@ class Store:
         else:
             self._write(len(self._sizes) - 1, (ids, records))
 
-    def parts(self) -> Iterator[tuple[slice, Part]]:
-        """Each part with the rows that it holds."""
+    def parts(self, at_most: int | None = None) -> Iterator[tuple[slice, Part]]:
+        """Each part with the rows that it holds, cut into pieces of `at_most` rows."""
         first = 0
         for number, size in enumerate(self._sizes):
-            part = self._parts[number] if self._folder is None else self._read(number)
-            yield slice(first, first + size), part
+            ids, records = self._parts[number] if self._folder is None else self._read(number)
+            step = at_most or max(size, 1)
+            for start in range(0, size, step):
+                piece = slice(start, min(start + step, size))
+                yield slice(first + piece.start, first + piece.stop), (ids[piece], records[piece])
             first += size
 
     def field(self, name: str) -> NDArray:

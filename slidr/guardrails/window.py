@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr.guardrails.drift import BINS, bins_of
+from slidr.pyworker import light
 
 EPOCH = date(1970, 1, 1)
 HOURS_OF_DAY = 24
@@ -46,7 +47,7 @@ def measure(labelled: DataFrame, *, features: Sequence[str], late_minutes: int) 
         *[flag.cast("int").alias(name) for name, flag in flags.items()],
         *[F.col(name).cast("double").alias(f"f_{name}") for name in features],
     )
-    counted = rows.mapInArrow(_counter(tuple(features)), SCHEMA)
+    counted = rows.mapInArrow(light(_counter(tuple(features))), SCHEMA)
     return counted.groupBy(*KEYS).agg(*[F.sum(name).alias(name) for name in COUNTS])
 
 

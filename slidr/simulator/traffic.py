@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
 from slidr.errors import UsageError
+from slidr.pyworker import light
 from slidr.simulator import rows
 from slidr.simulator.clicks import Clicks, Orders, concat
 from slidr.simulator.incidents import delay_clicks, second_copies, split_orders
@@ -68,7 +69,7 @@ def _frame(
 
     chunks = chunks_of(settings)
     enough = min(chunks, max(spark.sparkContext.defaultParallelism, chunks // CHUNKS_PER_TASK))
-    return spark.range(0, chunks, 1, tasks or enough).mapInArrow(make, schema)
+    return spark.range(0, chunks, 1, tasks or enough).mapInArrow(light(make), schema)
 
 
 def clicks_frame(spark: SparkSession, settings: Simulation, *, tasks: int | None = None, copies: bool = False) -> DataFrame:

@@ -12,12 +12,21 @@ import psutil
 
 @dataclass(frozen=True)
 class Cost:
-    """One way of doing a thing: CPU seconds (median), wall seconds (median), largest Python worker in bytes, last result."""
+    """One way of doing a thing: CPU seconds by round, wall seconds (median), largest Python worker in bytes, last result."""
 
-    cpu: float
+    cpus: tuple[float, ...]
     wall: float
     worker: int
     result: Any
+
+    @property
+    def cpu(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.cpus)
+
+    def over(self, other: "Cost") -> float:
+        """The median over the rounds of this CPU / the other's: the speed of a shared machine changes from round to round."""
+        return statistics.median(mine / theirs for mine, theirs in zip(self.cpus, other.cpus, strict=True))
 
 
 def cpu_of_tree() -> float:
@@ -72,4 +81,4 @@ def side_by_side(ways: dict[str, Callable[[], Any]], runs: int = 3, warm: int = 
 
 def _summary(rounds: list[tuple[float, float, int, Any]]) -> Cost:
     cpu, wall, worker, result = zip(*rounds, strict=True)
-    return Cost(statistics.median(cpu), statistics.median(wall), max(worker), result[-1])
+    return Cost(cpu, statistics.median(wall), max(worker), result[-1])
