@@ -9,19 +9,18 @@ import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 from zipimport import zipimporter
 
-In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-def light(task: Callable[[Iterator[In]], Iterable[Out]]) -> Callable[[Iterator[In]], Iterator[Out]]:
+def light(task: Callable[[Any], Iterable[Out]]) -> Callable[[Iterable[Any]], Iterator[Out]]:
     """The same task; it leaves its process without finders of archives (Python makes them anew where it looks for a new
     module) and with all that is imported by now outside of garbage collection."""
 
     @wraps(task)
-    def run(batches: Iterator[In]) -> Iterator[Out]:
+    def run(batches: Iterable[Any]) -> Iterator[Out]:
         _lighten()
         yield from task(batches)
 
