@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from scipy.special import bdtr, betaincinv  # type: ignore[import-untyped]
+from scipy.special import bdtr  # type: ignore[import-untyped]
 
 from slidr.curves import BAD_BIN, BINS, THRESHOLDS, TOTAL, Calibration, Curve, pool, share
+from slidr.intervals import LEVEL, interval
 from slidr.zones import local_time
 
-LEVEL = 0.95  # of all intervals
 FPR_NOTE = (
     "FPR is a lower estimate of the harm to people (about half of it in simulation): purchasing clicks are the most human ones. "
     "The share of high-RFM, non-purchasing clicks invalidated stands beside it."
@@ -79,19 +78,6 @@ def score_histogram(scored: DataFrame, *, by: Sequence[str] = ()) -> DataFrame:
         F.count_if("high_rfm").alias("high_rfm"),
         F.count_if("heavy").alias("heavy"),
     )
-
-
-def interval(part: ArrayLike, whole: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Clopper–Pearson interval of the shares part / whole at LEVEL: exact, so it holds for counts of 0 too; NaN of nothing.
-
-    It takes clicks as independent. Those of one session are not, so for IVR and coverage it is too narrow rather than too wide.
-    """
-    k, n = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    tail = (1 - LEVEL) / 2
-    with np.errstate(invalid="ignore"):
-        low = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, tail), 0.0)
-        high = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - tail), 1.0)
-    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
 
 
 def with_shares(counts: pd.DataFrame) -> pd.DataFrame:

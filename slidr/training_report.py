@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 
 from slidr import pages, training_plots
-from slidr.evaluation import FPR_NOTE, LEVEL, Judgement, with_shares
+from slidr.evaluation import FPR_NOTE, Judgement, with_shares
+from slidr.intervals import LEVEL
 
 PAGE, DATA = "report.html", "report.json"
 TEMPLATE = "templates/training_report.html.j2"

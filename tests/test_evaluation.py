@@ -13,7 +13,6 @@ from slidr.evaluation import (
     compare_at_budget,
     decided_counts,
     hour_of_week,
-    interval,
     ivr_interval,
     label_histogram,
     rolled_up,
@@ -22,6 +21,7 @@ from slidr.evaluation import (
     threshold_table,
     with_shares,
 )
+from slidr.intervals import interval
 from tests.judged import curves_of, hours_of, made_clicks
 from tests.oracles_calibration import naive_counts
 

@@ -17,6 +17,7 @@ VALUES = {
     "config",
     "session",
     "pyworker",
+    "intervals",
     "curves",
     "hashing",
     "bundle",

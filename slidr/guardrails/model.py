@@ -11,6 +11,7 @@ from slidr.config import GuardrailsConf
 from slidr.curves import COUNT_TOLERANCE, TOTAL, Calibration, Curve, pool, share
 from slidr.guardrails.checks import FALSE_STOPS, Check, at_least, at_most, left_out, poisson_at_least, poisson_at_most
 from slidr.guardrails.queries import SLICES, query
+from slidr.intervals import interval
 
 NETWORK = "mlp"
 NO_BASELINES = (NETWORK, "champion")
@@ -48,10 +49,11 @@ def _totals(total: "pd.Series[Any]", bounds: GuardrailsConf, behind: str) -> lis
         f"{total['purchasing_invalid']} of {total['purchasing']} purchasing clicks would be invalidated; the thresholds do not hold "
         "on newer days: look at the slices, and at the labels of the training days"
     )
-    fpr, ivr = float(total["fpr"]), float(total["ivr"])  # NaN, without purchasing clicks, does not pass
+    low = float(interval(total["purchasing_invalid"], total["purchasing"])[0])  # NaN, without purchasing clicks, does not pass
+    ivr = float(total["ivr"])
     much = "the model invalidates too much; look at the labels of the training days"
     return [
-        at_most("judging FPR", fpr, bounds.max_judging_fpr, hold, behind),
+        at_most("judging FPR, lower end of its 95% interval", low, bounds.max_judging_fpr, hold, behind),
         at_most("judging IVR, highest", ivr, bounds.max_judging_ivr, much, behind),
         at_least("judging IVR, lowest", ivr, bounds.min_judging_ivr, "the model invalidates next to nothing; look at its curves", behind),
     ]
