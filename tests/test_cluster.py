@@ -3,14 +3,18 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pyspark
 import pytest
 import yaml
+from chispa import assert_df_equality
 from pyspark.sql import SparkSession
 
 from slidr import config, jars, tables
@@ -24,6 +28,7 @@ from tests.commands import SMALL
 from tests.frames import click, clicks, day, purchase, purchases
 
 ROOT = Path(__file__).parent.parent
+HOME = Path(pyspark.__file__).parent
 DAY = "2025-03-20"
 
 
@@ -58,24 +63,54 @@ def fill(lake: Lake, spark: SparkSession) -> None:
 
 def submit(conf: Config, tmp_path: Path, job: str, *words: str) -> dict:
     """Runs jobs/NAME.py on a local cluster of two executor processes and returns its JSON result."""
-    home = Path(pyspark.__file__).parent
-    environment = {**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable, "SPARK_WORKER_DIR": str(tmp_path / "workers")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    command = [str(home / "bin" / "spark-submit"), "--master", "local-cluster[2,1,1024]", "--driver-memory", "1g"]
+    done = on_cluster("local-cluster[2,1,1024]", conf, tmp_path, ROOT / "jobs" / f"{job}.py", *words, "--json")
+    return json.loads(done.strip().splitlines()[-1])
+
+
+def on_cluster(master: str, conf: Config, tmp_path: Path, script: Path, *words: str, **settings: str) -> str:
+    """What a script prints that spark-submit runs on a cluster; `a_b` sets spark.a.b."""
+    command = [str(HOME / "bin" / "spark-submit"), "--master", master, "--driver-memory", "1g"]
     command += ["--jars", ",".join(str(jar) for jar in jars.ensure(conf.spark.jars)), "--conf", "spark.executor.memory=1g"]
     command += ["--conf", "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension", "--conf", "spark.ui.enabled=false"]
     command += ["--conf", "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog"]
-    command += [str(ROOT / "jobs" / f"{job}.py"), *words, "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, timeout=540, check=False)
+    command += [word for name, value in settings.items() for word in ("--conf", f"spark.{name.replace('_', '.')}={value}")]
+    command += [str(script), *words]
+    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, cwd=tmp_path, timeout=540, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return done.stdout
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    spark = {"SPARK_HOME": str(HOME), "PYSPARK_PYTHON": sys.executable, "SPARK_WORKER_DIR": str(tmp_path / "workers")}
+    return {**os.environ, **spark, "PATH": path, "PYTHONPATH": str(ROOT), "SPARK_DAEMON_MEMORY": "256m"}
+
+
+@contextmanager
+def two_hosts(tmp_path: Path) -> Iterator[str]:
+    """A standalone master and two workers of one core on two addresses of this machine. A copy of a slow task runs on
+    another host than the first attempt or not at all, and a local cluster is one host."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"spark://127.0.0.1:{free.getsockname()[1]}"
+    package = "org.apache.spark.deploy"
+    commands = [[f"{package}.master.Master", "--host", "127.0.0.1", "--port", url.rpartition(":")[2], "--webui-port", "0"]]
+    for number in (1, 2):
+        words = ["--host", f"127.0.0.{number}", "--cores", "1", "--memory", "1g", "--webui-port", "0"]
+        commands.append([f"{package}.worker.Worker", *words, "--work-dir", str(tmp_path / f"worker-{number}"), url])
+    with ExitStack() as running, (tmp_path / "cluster.log").open("w") as log:
+        for command in commands:
+            started = subprocess.Popen([str(HOME / "bin" / "spark-class"), *command], env=environment(tmp_path), stdout=log, stderr=log)
+            running.callback(started.wait)
+            running.callback(started.terminate)
+        yield url
 
 
 @pytest.fixture
 def _no_work_folder() -> object:
     yield
     # A local cluster leaves its executors' folders inside pyspark's own; SPARK_WORKER_DIR does not reach it.
-    shutil.rmtree(Path(pyspark.__file__).parent / "work", ignore_errors=True)
+    shutil.rmtree(HOME / "work", ignore_errors=True)
 
 
 @pytest.mark.usefixtures("_no_work_folder")
@@ -103,6 +138,26 @@ def test_a_day_by_spark_submit_equals_one_process(spark: SparkSession, tmp_path:
     assert found == expected.select(columns).orderBy("click_id").collect()
     assert 0 < sum(row["is_invalid"] for row in found) < 200
     assert json.loads((tmp_path / "work" / "runs" / result["run_id"] / "run_result.json").read_text())["exit_code"] == 0
+
+
+@pytest.mark.slow
+def test_features_survive_failing_and_hanging_tasks(spark: SparkSession, tmp_path: Path) -> None:
+    """Failed attempts are repeated, hanging ones overtaken by speculative copies; the written table is that of one process."""
+    conf_file = write_conf(tmp_path)
+    conf = config.load(conf_file)
+    lake = Lake(spark, conf.lake.root)
+    fill(lake, spark)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    settings = {"speculation": "true", "speculation_quantile": "0.25", "speculation_minTaskRuntime": "1s"}
+    settings |= {"driver_host": "127.0.0.1", "sql_adaptive_coalescePartitions_enabled": "false"}  # few rows would be one task
+    with two_hosts(tmp_path) as master:
+        on_cluster(master, conf, tmp_path, ROOT / "tests" / "faulty_features.py", str(conf_file), DAY, str(marks), **settings)
+    stages = counters.plan(conf.spec, known="then", tasks=4)
+    assert {path.name for path in marks.iterdir()} == {f"{fault}-{n}" for fault in ("failed", "hung") for n in range(len(stages))}
+    clicks = lake.read(tables.CLICKS)
+    expected = counters.build(clicks, spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces)
+    assert_df_equality(lake.read(tables.features_table(conf.spec)), expected, ignore_row_order=True, ignore_nullable=True)
 
 
 @pytest.mark.slow
