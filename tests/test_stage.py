@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from slidr.features import store as stores
-from slidr.features.cargo import LOGGED_IN, WANTED, Layout
+from slidr.features.cargo import FLAGS, LOGGED_IN, WANTED, Layout
 from slidr.features.counters import families, plan
 from slidr.features.spec import FeatureSpec
 from slidr.features.stage import Stage
@@ -46,8 +46,8 @@ def first_batches(clicks: list[dict], layout: Layout, size: int) -> Iterator[pa.
     columns["arrival"] = [c["arrival"] for c in clicks]
     for name, keys in layout.hashes:
         columns[f"hash_{name}"], columns[f"check_{name}"] = map(list, zip(*[code(c, keys) for c in clicks], strict=True))
-    columns["flags"] = [(1 << LOGGED_IN) | (int(c["wanted"]) << WANTED) for c in clicks]
-    columns["local_minute"] = [90] * len(clicks)  # half past one on 1 January 1970, a Thursday
+    minute = 90 << FLAGS  # half past one on a Thursday
+    columns["moment"] = [minute | (1 << LOGGED_IN) | (int(c["wanted"]) << WANTED) for c in clicks]
     arrays = {name: pa.array(columns[name]) for name in ("click_id", *layout.names)}
     return iter(pa.table(arrays).to_batches(max_chunksize=size))
 

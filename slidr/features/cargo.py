@@ -16,7 +16,9 @@ from slidr.features.kernel import Result
 from slidr.features.spec import FeatureColumn
 
 Records = NDArray[np.void]
-LOGGED_IN, WANTED = 0, 1  # bits of `flags`; wanted: asked for, not only looked back at
+LOGGED_IN, WANTED = 0, 1  # bits of `moment`; wanted: asked for, not only looked back at
+FLAGS = 2  # bits of `moment` below the minute
+MINUTES = 7 * 1440  # of a week
 NULL_COUNT = -1  # int features; double features have NaN
 
 
@@ -27,10 +29,11 @@ def name_of(columns: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Fields of a record: times, minutes since 1970 in local time, flags, features made so far, and of each key or value a
-    64-bit hash and a 31-bit check.
+    """Fields of a record: times, features made so far, of each key or value a 64-bit hash and a 31-bit check, and `moment`.
 
-    The check is another hash of the same columns, 0 where one of them is NULL.
+    The check is another hash of the same columns, 0 where one of them is NULL. `moment` is the minute of the local week,
+    whose first day is a Thursday as 1 January 1970 was, with the flags in its lowest bits: each column that crosses to
+    Python costs as much as some counters.
     """
 
     hashes: tuple[tuple[str, tuple[str, ...]], ...]  # name, columns
@@ -46,7 +49,7 @@ class Layout:
         times = ["time", "arrival"] if self.arrival else ["time"]
         fields = [(name, "<i8") for name in times] + [(f"hash_{name}", "<i8") for name, _ in self.hashes]
         fields += [(name, "<f8" if kind == "double" else "<i4") for name, kind in self.features]
-        fields += [(f"check_{name}", "<i4") for name, _ in self.hashes] + [("local_minute", "<i4"), ("flags", "<i4")]
+        fields += [(f"check_{name}", "<i4") for name, _ in self.hashes] + [("moment", "<i4")]
         return np.dtype(fields)
 
 
@@ -95,8 +98,12 @@ def moved(records: Records, layout: Layout) -> Records:
 
 
 def flag(records: Records, bit: int) -> NDArray[np.int32]:
-    """One bit of `flags`."""
-    return (records["flags"] >> bit) & 1
+    """One flag of each record, 0 or 1."""
+    return (records["moment"] >> bit) & 1
+
+
+def minute_of_week(records: Records) -> NDArray[np.int32]:
+    return records["moment"] >> FLAGS
 
 
 def coded(result: Result) -> NDArray[Any]:

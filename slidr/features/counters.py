@@ -14,7 +14,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
-from slidr.features.cargo import LOGGED_IN, WANTED, Layout, name_of
+from slidr.features.cargo import FLAGS, LOGGED_IN, MINUTES, WANTED, Layout, name_of
 from slidr.features.spec import UNITS, Counter, FeatureSpec
 from slidr.features.stage import Stage
 from slidr.lake import f_date
@@ -36,7 +36,8 @@ def build(clicks: DataFrame, *, spec: FeatureSpec, start: date, end: date, known
     tasks = int(str(clicks.sparkSession.conf.get("spark.sql.shuffle.partitions")))
     stages = plan(spec, known=known, tasks=tasks)
     wanted = F.col("click_date").between(F.expr(f_date(start)), F.date_sub(F.expr(f_date(end)), 1))
-    rows = narrow(clicks, stages[0].layout, exchange=families(spec)[0][0], wanted=wanted, zones=zones)
+    local = zones if spec.time_of_click else None
+    rows = narrow(clicks, stages[0].layout, exchange=families(spec)[0][0], wanted=wanted, zones=local)
     for stage in stages:
         rows = rows.repartition(F.col("bucket")).drop("bucket").mapInArrow(light(stage.run), _schema(stage))
     return rows.withColumns({"click_date": F.to_date("click_time"), "origin": F.lit(known)}).select(*features_table(spec).names)
@@ -109,15 +110,18 @@ def _schema(stage: Stage) -> str | StructType:
     return StructType([field for field in features_table(stage.spec).schema if field.name not in MADE_OUTSIDE])
 
 
-def narrow(clicks: DataFrame, layout: Layout, *, exchange: tuple[str, ...], wanted: Column, zones: Mapping[str, str]) -> DataFrame:
-    """click_id, the hash to exchange by, and one integer column for each field of the layout."""
-    local = F.unix_micros(local_time(F.col("click_time"), F.col("marketplace"), zones))
+def narrow(clicks: DataFrame, layout: Layout, *, exchange: tuple[str, ...], wanted: Column, zones: Mapping[str, str] | None) -> DataFrame:
+    """click_id, the hash to exchange by, and one integer column for each field of the layout. Without zones, the minute of the
+    week is 0."""
     flags = {LOGGED_IN: F.col("logged_in"), WANTED: wanted}
+    minute = F.lit(0)
+    if zones:
+        local = F.unix_micros(local_time(F.col("click_time"), F.col("marketplace"), zones))
+        minute = F.shiftleft(F.pmod(F.floor(local / UNITS["m"]), F.lit(MINUTES)).cast("int"), FLAGS)
     columns = {
         "time": F.unix_micros("click_time"),
         "arrival": F.unix_micros("arrival_time"),
-        "local_minute": F.floor(local / UNITS["m"]).cast("int"),
-        "flags": reduce(Column.bitwiseOR, [F.shiftleft(value.cast("int"), bit) for bit, value in flags.items()]),
+        "moment": reduce(Column.bitwiseOR, [F.shiftleft(value.cast("int"), bit) for bit, value in flags.items()], minute),
     }
     for name, keys in layout.hashes:
         columns[f"hash_{name}"] = _if_known(keys, F.xxhash64(*keys))

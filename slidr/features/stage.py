@@ -17,6 +17,7 @@ from slidr.features.cargo import (
     feature,
     flag,
     from_columns,
+    minute_of_week,
     moved,
     name_of,
     packed,
@@ -114,7 +115,7 @@ class _Stored:
 
 
 def _time_of_click(records: Records) -> dict[str, NDArray]:
-    minute = records["local_minute"]
+    minute = minute_of_week(records)
     hour, day = HOUR[minute % 1440], DAY_OF_WEEK[(minute // 1440 + THURSDAY) % 7]
     return {
         "hour_sin": np.sin(hour),
