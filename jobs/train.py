@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from pyspark import StorageLevel
 
-from slidr import guardrails, judging, training_report
+from slidr import guardrails, training_report
 from slidr.learning.checks import check_data, check_judging, current_champion
 from slidr.learning.clicks import choose_days, labelled_clicks, training_identity
 from slidr.learning.judge import make_bundle, write_report
@@ -44,18 +44,16 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         guardrail_seconds = time.monotonic() - data_started
         guardrails.require(checks, override)
         with guardrails.beside(checks, "weights, training and calibration"):
-            bundle, judgement, facts = make_bundle(job, days, labelled, identity, champion)
-        model_started = time.monotonic()
-        methods = {name: dict(curves) for name, curves in judgement.curves["judging"].items() if name != judging.CHAMPION}
-        found = {"metrics": judgement.metrics("judging"), "methods": methods, "calibration": judgement.calibration}
-        checks += check_judging(job, days, labelled, bundle, champion, **found)
-        guardrail_seconds += time.monotonic() - model_started
+            learnt = make_bundle(job, days, labelled, identity, champion)
+        judgement = learnt.judgement
+        checks += check_judging(job, days, judgement, learnt.alike)
+        guardrail_seconds += learnt.seconds
         table = guardrails.rows(checks)
-        report = write_report(job, identity, judgement, facts, table)  # before a guardrail stops the run
+        report = write_report(job, identity, judgement, learnt.facts, table)  # before a guardrail stops the run
         failed = guardrails.require(checks, override)
     finally:
         labelled.unpersist()
-    bundle = replace(bundle, metrics={**bundle.metrics, guardrails.REFERENCE: features})
+    bundle = replace(learnt.bundle, metrics={**learnt.bundle.metrics, guardrails.REFERENCE: features})
     reason = f"trained on {days.training[0]} to {days.judging[-1]}" + (f"; override: {override}" if override else "")
     number = registry.register(
         bundle, identity=identity, pictures=folder(job, "models", identity[:12]), now=job.now, actor=job.actor, reason=reason

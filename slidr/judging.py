@@ -21,6 +21,7 @@ from slidr.tables import features_table
 PARTS = ("calibration", "judging")
 NEW, CHAMPION, BOTH = "new", "champion", "both"  # who decides
 SIGNS = ("is_purchase", "label_reason", "in_heavy_session")
+MONEY = ("advertiser_id", "currency", "cost_micros")
 SCORE = "score_"
 
 ByPart = dict[str, dict[str, dict[str, Curve]]]  # part -> method -> slice -> curve
@@ -62,7 +63,7 @@ def _narrow(labelled: DataFrame, methods: Mapping[str, Bundle], zones: Mapping[s
         rows = scoring.with_scores(rows, bundle, column=SCORE + name)
     hour = evaluation.hour_of_week(zones).alias("hour_of_week")
     scores = [name for name in rows.columns if name.startswith(SCORE)]
-    return rows.select("click_id", "part", "slice", hour, "device", "logged_in", "marketplace", *SIGNS, *scores)
+    return rows.select("click_id", "part", "slice", hour, "device", "logged_in", "marketplace", *SIGNS, *MONEY, *scores)
 
 
 def scores_of(bundle: Bundle, lake: Lake, days: Sequence[date], name: str) -> DataFrame:
@@ -113,6 +114,14 @@ def hour_counts(rows: DataFrame, deciding: Mapping[str, tuple[str, Bundle]]) -> 
         invalid[BOTH] = invalid[NEW] & invalid[CHAMPION]
     decided = judged.withColumns({f"invalid_{name}": column for name, column in invalid.items()})
     return evaluation.decided_counts(decided, by=("slice", "hour_of_week"), deciders=list(invalid)).toPandas()
+
+
+def decided_by_both(rows: DataFrame, new: tuple[str, Bundle], champion: Bundle) -> DataFrame:
+    """The judging clicks with `new_invalid` and `old_invalid`: what the new version (its method, its bundle) and the champion
+    decide; NULL where one has no score."""
+    deciding = {"new_invalid": new, "old_invalid": (CHAMPION, champion)}
+    invalid = {name: is_invalid(bundle, F.col(SCORE + method)) for name, (method, bundle) in deciding.items()}
+    return rows.where("part = 'judging'").withColumns(invalid)
 
 
 def is_invalid(bundle: Bundle, score: Column) -> Column:

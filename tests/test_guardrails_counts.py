@@ -1,7 +1,8 @@
 """What the checks are made of, on Spark: one pass over labelled clicks, counts of other tables, decisions of two models."""
 
 import json
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -13,10 +14,12 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from slidr.jobs import look
 
+from slidr import evaluation, judging
+from slidr.bundle import Bundle
 from slidr.config import Config
-from slidr.curves import TOTAL
 from slidr.guardrails import (
     REFERENCE,
+    Alike,
     Check,
     check_champion,
     clicks_by_hour,
@@ -31,7 +34,7 @@ from slidr.guardrails import (
 from slidr.guardrails.champion import COUNTS
 from slidr.guardrails.drift import bins_of
 from slidr.lake import Lake
-from slidr.learning.checks import check_data, check_judging, decided_by_both
+from slidr.learning.checks import check_data, check_judging
 from slidr.learning.clicks import Days
 from slidr.run import Job
 from slidr.slices import slice_name
@@ -42,6 +45,7 @@ from tests.frames import at, click, clicks, day, frame, purchase, purchases
 from tests.test_guardrails import calibrated
 from tests.worlds import SPEC
 
+NEW = worlds.version("1").bundle
 FEATURES = ("ip_clicks_1h", "ip_since_prev", "hour_sin", "logged_in")
 LABELLED = (
     "click_time timestamp, click_date date, arrival_time timestamp, user_id string, ip_key string, is_human boolean, is_purchase boolean, "
@@ -211,17 +215,18 @@ def job(template: str, spark: SparkSession, conf: Config) -> Job:
     return job
 
 
-def judging(job: Job) -> DataFrame:
+def judging_clicks(job: Job) -> DataFrame:
     """The first day's clicks as `labelled_clicks` gives them."""
     stored = job.lake.read(features_table(SPEC), worlds.DAYS[:1]).select("click_id", "ip_clicks_1h")
-    labels = job.lake.read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason")
+    labels = job.lake.read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
     made = job.lake.read(CLICKS, worlds.DAYS[:1]).where("upstream_filter is null").drop("upstream_filter")
-    return made.join(labels, "click_id").join(stored, "click_id").withColumn("slice", slice_name(("device", "login")))
+    labelled = made.join(labels, "click_id").join(stored, "click_id")
+    return labelled.withColumns({"slice": slice_name(("device", "login")), "part": F.lit("judging")})
 
 
 def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:
     days = Days(worlds.DAYS[:1], [], [])
-    checks, features = check_data(job, days, judging(job), None)
+    checks, features = check_data(job, days, judging_clicks(job), None)
     seen = {check.name: check for check in checks}
     assert seen["purchasing clicks"].observed == 2
     assert seen["share of rejects"].observed == pytest.approx(1 / 34)  # of 32 clicks and an order
@@ -232,60 +237,74 @@ def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:
     unlike = {"bins": 1, "days": ["2026-02-01"], "shares": {"ip_clicks_1h": {"40": 1.0}, "gone": {"1": 1.0}}}
     champion = worlds.version("1", "champion")
     champion.bundle.metrics[REFERENCE] = unlike
-    against, _ = check_data(job, days, judging(job), champion)
+    against, _ = check_data(job, days, judging_clicks(job), champion)
     moved = next(check for check in against if check.name == "drift of ip_clicks_1h")
     assert not moved.passed
     assert "2026-02-01" in moved.advice
-    for text in {check.query for check in [*checks, *against, *champion_rows(job)]} - {""}:
+    for text in {check.query for check in [*checks, *against, *champion_rows(job, worlds.version("3", "champion"))]} - {""}:
         assert look.sql(job, text).summary["rows"] is not None, text
 
 
-def champion_rows(job: Job) -> list[Check]:
-    return judged(job, worlds.version("3", "champion"))
+@contextmanager
+def scored(job: Job, champion: Bundle | None, clicks_of: DataFrame | None = None) -> Iterator[tuple[DataFrame, str]]:
+    """The first day's clicks by version 1 and a champion, and why the champion did not score them."""
+    named = {"lake": job.lake, "days": worlds.DAYS[:1], "zones": job.conf.marketplaces}
+    with judging.scored(clicks_of or judging_clicks(job), {"mlp": NEW}, champion, **named) as found:
+        yield found
 
 
-def judged(job: Job, champion: Version | None) -> list[Check]:
-    new = worlds.version("1").bundle
-    base = {
-        "clicks": 8,
-        "purchasing": 2,
-        "purchasing_invalid": 0,
-        "fpr": 0.0,
-        "heavy": 0,
-        "heavy_invalid": 0,
-        "coverage": math.nan,
-        "ivr": 0.2,
-    }
-    table = pd.DataFrame([{**base, "slice": name} for name in ("desktop/guest", "phone/guest", TOTAL)])
+def decided(job: Job, champion: Version) -> tuple[Alike | None, str]:
+    """How version 1 and the champion decide these clicks, or why they are not compared."""
+    with scored(job, champion.bundle) as (found, why):
+        if judging.SCORE + judging.CHAMPION not in found.columns:
+            return None, why
+        return decided_alike(judging.decided_by_both(found, ("mlp", NEW), champion.bundle), champion.number, min_clicks=1), why
+
+
+def champion_rows(job: Job, champion: Version) -> list[Check]:
+    alike, why = decided(job, champion)
     bounds = job.conf.guardrails.model_copy(update={"min_slice_clicks": 1, "min_advertiser_clicks": 1})
-    job.conf = job.conf.model_copy(update={"guardrails": bounds})
-    rows_of = judging(job).withColumn("part", F.lit("judging"))
-    found = {"metrics": table, "methods": {}, "calibration": calibrated()}
-    return check_judging(job, Days([], [], worlds.DAYS[:1]), rows_of, new, champion, **found)
+    return check_champion(alike, why=f"champion {champion.number}: {why}", bounds=bounds, days=worlds.DAYS[:1])
 
 
 def test_the_champion_decides_the_same_clicks_by_its_own_slices(job: Job) -> None:
     """Version 1 invalidates from two earlier clicks on, version 3 from one: scores of 0 to 7 earlier clicks of two addresses."""
-    seen = {check.name: check for check in judged(job, worlds.version("3", "champion"))}
-    both = decided_alike(
-        decided_by_both(job, Days([], [], worlds.DAYS[:1]), judging(job), worlds.version("1").bundle, worlds.version("3").bundle),
-        "3",
-        min_clicks=1,
-    )
+    both, _ = decided(job, worlds.version("3", "champion"))
+    assert both is not None
     assert both.slices["clicks"].sum() == 15  # 16 without the one that upstream made free
+    seen = {check.name: check for check in champion_rows(job, worlds.version("3", "champion"))}
     found = seen["clicks decided otherwise than by the champion"]
     assert found.observed == pytest.approx(both.slices["changed"].sum() / 15)
     assert 0 < found.observed < 1
     assert both.slices["old_invalid"].sum() > both.slices["new_invalid"].sum()
     assert any(name.startswith("money decided otherwise in USD") for name in seen)
-    same = {check.name: check for check in judged(job, worlds.version("1", "champion"))}
+    same = {check.name: check for check in champion_rows(job, worlds.version("1", "champion"))}
     assert same["clicks decided otherwise than by the champion"].observed == 0
     assert [row["verdict"] for row in rows(list(same.values())) if "champion" in row["check"]] == ["passed"]
 
 
+def test_clicks_without_a_score_of_the_champion_are_not_compared(job: Job) -> None:
+    champion = worlds.version("3", "champion").bundle
+    with scored(job, champion) as (found, _):
+        first = min(row["click_id"] for row in found.select("click_id").collect())
+        some = found.withColumn("score_champion", F.when(F.col("click_id") != first, F.col("score_champion")))
+        both = decided_alike(judging.decided_by_both(some, ("mlp", NEW), champion), "3", min_clicks=1)
+    assert (both.undecided, both.slices["clicks"].sum()) == (1, 14)
+
+
+def test_a_training_without_a_champion_compares_nothing(job: Job) -> None:
+    both_parts = judging_clicks(job).withColumn("part", F.explode(F.array(F.lit("calibration"), F.lit("judging"))))
+    with scored(job, None, both_parts) as (found, _):
+        curves, _ = judging.method_curves(found)
+    judgement = evaluation.Judgement("mlp", calibrated(), curves, pd.DataFrame(), None, "")
+    checks = check_judging(job, Days([], [], worlds.DAYS[:1]), judgement, None)
+    assert {check.verdict for check in checks if check.advice == "there is no champion to compare with"} == {"not judged"}
+    assert "judging IVR, highest" in {check.name for check in checks}
+
+
 def test_a_champion_of_another_spec_is_not_compared_where_the_lake_lacks_its_features(job: Job, conf: Config) -> None:
     other = Version("9", "champion", worlds.bundle(1.0, -1.0, {}, conf.spec))
-    checks = [check for check in judged(job, other) if "champion" in check.name or "jump" in check.name]
+    checks = champion_rows(job, other)
     assert {check.verdict for check in checks} == {"not judged"}
-    assert f"features of spec {conf.spec.spec_id}, which champion 9 reads" in checks[0].advice
+    assert f"champion 9: it reads features of spec {conf.spec.spec_id}" in checks[0].advice
     assert check_champion(None, why="none", bounds=conf.guardrails, days=worlds.DAYS)[0].verdict == "not judged"

@@ -41,6 +41,7 @@ def labelled_clicks(spark: SparkSession, conf: Config) -> DataFrame:
     table["is_purchase"] = np.arange(CLICKS) % 10 == 1
     table["label_reason"] = np.where(table["is_purchase"], "purchase", random.choice(["rfm", "none"], CLICKS))
     table["in_heavy_session"] = random.random(CLICKS) < 0.3
+    table["advertiser_id"], table["currency"], table["cost_micros"] = "a1", "USD", 100_000
     frame = spark.createDataFrame(table)
     return frame.withColumn("user_clicks_1h", F.when(F.col("click_id") != "c01", F.col("user_clicks_1h"))).withColumn(
         "slice", slice_name(("device", "login"))
@@ -66,6 +67,7 @@ def test_counts_are_those_of_the_decisions_that_scoring_makes(labelled: DataFram
     with judging.scored(labelled, methods, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, note):
         parts, incomplete = judging.method_curves(rows)
         hours = judging.hour_counts(rows, {"new": ("mlp", methods["mlp"]), "champion": ("champion", champion)})
+        pairs = judging.decided_by_both(rows, ("mlp", methods["mlp"]), champion).toPandas()
     assert (note, incomplete) == ("", "")
     assert {part: sorted(by_method) for part, by_method in parts.items()} == {
         "calibration": ["logistic", "mlp"],
@@ -76,6 +78,9 @@ def test_counts_are_those_of_the_decisions_that_scoring_makes(labelled: DataFram
     for name, rows_of in decided.items():
         found = hours[hours["method"] == name]
         assert found["clicks"].sum() == len(rows_of) == 40
+        beside = pairs.merge(rows_of, on="click_id")
+        assert len(beside) == 40
+        assert (beside["new_invalid" if name == "new" else "old_invalid"] == beside["is_invalid"]).all()
         assert found["invalid"].sum() == rows_of["is_invalid"].sum()
         assert found["purchasing_invalid"].sum() == (rows_of["is_invalid"] & rows_of["is_purchase"]).sum()
     both = set(decided["new"].query("is_invalid")["click_id"]) & set(decided["champion"].query("is_invalid")["click_id"])

@@ -1,6 +1,6 @@
 """What may stop a training run, a promotion or a replay: measurements against bounds, all of them listed at once."""
 
-from slidr.guardrails.champion import check_champion, decided_alike
+from slidr.guardrails.champion import Alike, check_champion, decided_alike
 from slidr.guardrails.checks import FALSE_STOPS, Check, beside, one_line, require, rows
 from slidr.guardrails.data import Measured, Others, check_training_data
 from slidr.guardrails.drift import REFERENCE, reference_of
@@ -12,6 +12,7 @@ from slidr.guardrails.window import clicks_by_hour, measure, orders_by_hour, rej
 __all__ = [
     "FALSE_STOPS",
     "REFERENCE",
+    "Alike",
     "Check",
     "Measured",
     "Others",

@@ -1,14 +1,15 @@
 """The judgement of what was learnt: scores, thresholds, the complete bundle, and its report."""
 
 import math
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame
 
 import slidr
-from slidr import evaluation, judging, plots, training_report, weights
+from slidr import evaluation, guardrails, judging, plots, training_report, weights
 from slidr.bundle import Bundle
 from slidr.curves import TOTAL, Calibration, Curve
 from slidr.learning.clicks import PARTS, Days
@@ -20,12 +21,22 @@ from slidr.version import Version
 METHOD = "mlp"  # the one that becomes the version; the others are baselines
 
 
-def make_bundle(
-    job: Job, days: Days, labelled: DataFrame, identity: str, champion: Version | None
-) -> tuple[Bundle, evaluation.Judgement, training_report.Facts]:
-    """Weights, snapshot, methods, thresholds and judgement; the bundle is complete, nothing is registered yet."""
+@dataclass(frozen=True)
+class Learnt:
+    """What a training run made: the complete bundle, its judgement and the report's facts, and how the champion decides the same
+    judging clicks (None without one, or where the lake lacks its features), with the seconds that this comparison took."""
+
+    bundle: Bundle
+    judgement: evaluation.Judgement
+    facts: training_report.Facts
+    alike: guardrails.Alike | None
+    seconds: float
+
+
+def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str, champion: Version | None) -> Learnt:
+    """Weights, snapshot, methods, thresholds and judgement; nothing is registered yet."""
     methods, raked, training_rows = learn(job, labelled, identity)
-    judgement = judge(job, days, labelled, methods, champion)
+    judgement, alike, seconds = judge(job, days, labelled, methods, champion)
     calibration = judgement.calibration
     plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, folder(job, "models", identity[:12]) / "curves.png")
     bundle = replace(
@@ -36,10 +47,13 @@ def make_bundle(
         metrics=bundle_metrics(judgement, raked),
     )
     losses = {name: method.metrics["loss_by_epoch"] for name, method in methods.items() if "loss_by_epoch" in method.metrics}
-    return bundle, judgement, training_facts(job, days, judgement, raked, bundle, training_rows=training_rows, losses=losses)
+    facts = training_facts(job, days, judgement, raked, bundle, training_rows=training_rows, losses=losses)
+    return Learnt(bundle, judgement, facts, alike, seconds)
 
 
-def judge(job: Job, days: Days, labelled: DataFrame, methods: dict[str, Bundle], champion: Version | None) -> evaluation.Judgement:
+def judge(
+    job: Job, days: Days, labelled: DataFrame, methods: dict[str, Bundle], champion: Version | None
+) -> tuple[evaluation.Judgement, guardrails.Alike | None, float]:
     """Scores the calibration and judging clicks once by all methods and the champion, chooses thresholds, and counts."""
     decides = champion.bundle if champion else None
     job.say("scoring the calibration and judging days")
@@ -52,7 +66,13 @@ def judge(job: Job, days: Days, labelled: DataFrame, methods: dict[str, Bundle],
         if decides and judging.CHAMPION in by_part["judging"]:
             deciding[judging.CHAMPION] = (judging.CHAMPION, decides)
         hours = judging.hour_counts(rows, deciding)
-    return evaluation.Judgement(METHOD, calibration, by_part, hours, champion.number if champion else None, why_not or incomplete)
+        alike, began = None, time.monotonic()
+        if champion and judging.SCORE + judging.CHAMPION in rows.columns:
+            decided = judging.decided_by_both(rows, deciding[judging.NEW], champion.bundle)
+            alike = guardrails.decided_alike(decided, champion.number, min_clicks=job.conf.guardrails.min_advertiser_clicks)
+        seconds = time.monotonic() - began
+    number = champion.number if champion else None
+    return evaluation.Judgement(METHOD, calibration, by_part, hours, number, why_not or incomplete), alike, seconds
 
 
 def calibrate(job: Job, calibration_curves: dict[str, Curve]) -> Calibration:
