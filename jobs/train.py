@@ -71,7 +71,9 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         "verdict": verdict,
         "report": str(report),
     }
-    shown = {**training_report.shown(judgement), "Guardrails": table}
+    # The queries are as long as a terminal is wide: they are in the report and in the result.
+    narrow = [{name: value for name, value in row.items() if name != "query"} for row in table]
+    shown = {**training_report.shown(judgement), "Guardrails": narrow}
     next_step = f"Version {number} is a candidate; `slidr models promote {number} --reason …` makes it decide."
     return Outcome(result, shown, f"{verdict}\nReport: {report}\n{next_step}")
 

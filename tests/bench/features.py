@@ -39,6 +39,7 @@ SIX = FeatureSpec.from_dict(
 )
 NAMES = [column.name for column in SIX.columns]
 TEMPO = "dbl-tempo"
+PRIME = 100_003
 START, END = date(2026, 3, 1), date(2026, 3, 1) + timedelta(days=DAYS)
 CONF = config.load(config.shipped("local.yaml"))
 
@@ -48,7 +49,9 @@ def built(clicks: DataFrame, spec: FeatureSpec) -> DataFrame:
 
 
 def sums(df: DataFrame) -> list[int]:
-    return list(df.agg(*[F.sum(name) for name in NAMES]).collect()[0])
+    """Of each counter the sum of count x (click_id modulo PRIME): a way must know whose count it is."""
+    weight = F.col("click_id").cast("bigint") % PRIME
+    return list(df.agg(*[F.sum(F.col(name) * weight) for name in NAMES]).collect()[0])
 
 
 def six_in_slidr(lake: Lake) -> list[int]:
@@ -57,10 +60,11 @@ def six_in_slidr(lake: Lake) -> list[int]:
 
 def six_in_kernel(path: Path) -> list[int]:
     """No Spark: Parquet by pyarrow, one process."""
-    table = pq.read_table(path, columns=["t", "ip_key"])
+    table = pq.read_table(path, columns=["click_id", "t", "ip_key"])
+    weight = table["click_id"].cast("int64").to_numpy() % PRIME
     code = table["ip_key"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     clicks = Arrays({"ip": kernel.Values("ip", code, np.ones(len(code), dtype=np.int32))}, table["t"].to_numpy())
-    return [int(result.value.sum(dtype=np.int64)) for _, result in kernel.count(clicks, "ip", SIX.counters, then=False)]
+    return [int(result.value @ weight) for _, result in kernel.count(clicks, "ip", SIX.counters, then=False)]
 
 
 def six_in_duckdb(path: Path) -> list[int]:
@@ -69,24 +73,28 @@ def six_in_duckdb(path: Path) -> list[int]:
     frames = [
         f"count(*) OVER (PARTITION BY ip_key ORDER BY t RANGE BETWEEN {micros(w)} PRECEDING AND 1 PRECEDING) AS c{w}" for w in WINDOWS
     ]
-    names = ", ".join(f"sum(c{w})" for w in WINDOWS)
-    found = duckdb.connect(config={"threads": 2}).execute(f"SELECT {names} FROM (SELECT {', '.join(frames)} FROM '{path}/*.parquet')")  # noqa: S608
+    names = ", ".join(f"sum(c{w} * (click_id::BIGINT % {PRIME}))" for w in WINDOWS)
+    counted = f"SELECT click_id, {', '.join(frames)} FROM '{path}/*.parquet'"  # noqa: S608
+    found = duckdb.connect(config={"threads": 2}).execute(f"SELECT {names} FROM ({counted})")  # noqa: S608
     return [int(value) for value in found.fetchone() or ()]
 
 
 def six_in_polars(path: Path) -> list[int]:
     import polars as pl
 
-    rows = pl.read_parquet(f"{path}/*.parquet", columns=["t", "ip_key"]).sort("ip_key", "t")
+    rows = pl.read_parquet(f"{path}/*.parquet", columns=["click_id", "t", "ip_key"]).sort("ip_key", "t")
+    weight = rows["click_id"].cast(pl.Int64) % PRIME
     windows = [rows.rolling("t", period=f"{micros(w)}i", group_by="ip_key", closed="left").agg(n=pl.len()) for w in WINDOWS]
-    return [int(frame["n"].cast(pl.Int64).sum()) for frame in windows]  # lengths are 32 bits, and so would be their sum
+    return [int((frame["n"].cast(pl.Int64) * weight).sum()) for frame in windows]  # lengths are 32 bits, and so would be their sum
 
 
 def six_in_spark_windows(lake: Lake) -> list[int]:
-    rows = lake.read(CLICKS).select("ip_key", F.unix_micros("click_time").alias("t"))
+    rows = lake.read(CLICKS).select("click_id", "ip_key", F.unix_micros("click_time").alias("t"))
     by_time = Window.partitionBy("ip_key").orderBy("t")
     return sums(
-        rows.select(*[F.count("*").over(by_time.rangeBetween(-micros(w), -1)).alias(n) for w, n in zip(WINDOWS, NAMES, strict=True)])
+        rows.select(
+            "click_id", *[F.count("*").over(by_time.rangeBetween(-micros(w), -1)).alias(n) for w, n in zip(WINDOWS, NAMES, strict=True)]
+        )
     )
 
 
