@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,12 +37,15 @@ EVENT = st.tuples(
 class Arrays:
     """Clicks in arrays; columns by name."""
 
-    columns: dict[str, kernel.Values]
+    columns: dict[str, tuple[np.ndarray, np.ndarray]]  # code, check
     times: np.ndarray
     arrivals: np.ndarray | None = None
 
-    def values(self, name: str) -> kernel.Values:
-        return self.columns[name]
+    def code(self, name: str) -> np.ndarray:
+        return self.columns[name][0]
+
+    def check(self, name: str) -> np.ndarray:
+        return self.columns[name][1]
 
     def time(self) -> np.ndarray:
         return self.times
@@ -59,10 +63,8 @@ def run(events: list[tuple], known: str) -> list[dict[str, float | None]]:
     return [{name: float(r.value[i]) if r.known[i] else None for name, r in results.items()} for i in range(len(events))]
 
 
-def codes(values: tuple) -> kernel.Values:
-    return kernel.Values(
-        "code", np.array([v or 0 for v in values], dtype=np.int64), np.array([v is not None for v in values], dtype=np.int32)
-    )
+def codes(values: tuple) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([v or 0 for v in values], dtype=np.int64), np.array([v is not None for v in values], dtype=np.int32)
 
 
 def expected(events: list[tuple], known: str) -> list[dict[str, float | None]]:
@@ -80,7 +82,7 @@ def test_equals_every_pair_of_clicks(events: list[tuple], known: str) -> None:
     assert run(events, known) == expected(events, known)
 
 
-def test_keys_that_do_not_fit_one_axis_go_in_blocks(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_keys_that_do_not_fit_one_axis_go_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     events = [(int(random.integers(1, 20)), int(random.integers(1, 4)), int(t), 0) for t in random.integers(0, micros("1h"), 300)]
     whole = run(events, "now")
@@ -91,7 +93,37 @@ def test_keys_that_do_not_fit_one_axis_go_in_blocks(monkeypatch) -> None:  # typ
 def test_a_giant_key_costs_what_its_clicks_cost() -> None:
     rows = 1_000_000
     time = np.sort(np.random.default_rng(2).integers(0, micros("7d"), rows)).astype(np.int64)
-    one_key = kernel.Values("code", np.ones(rows, dtype=np.int64), np.ones(rows, dtype=np.int32))
+    one_key = (np.ones(rows, dtype=np.int64), np.ones(rows, dtype=np.int32))
     result = dict(kernel.count(Arrays({"ip": one_key, "user_id": one_key}, time), "ip", SPEC.counters, then=False))
     assert result["ip_clicks_1h"].value[-1] == np.sum((time >= time[-1] - micros("1h")) & (time < time[-1]))
     assert result["ip_users_1h"].value.max() == 1
+
+
+@pytest.mark.parametrize("known", ["then", "now"])
+def test_chunks_and_wide_counts_change_nothing(monkeypatch: pytest.MonkeyPatch, known: str) -> None:
+    random = np.random.default_rng(4)
+    times, delays = random.integers(0, micros("2h"), 300), random.integers(0, micros("1h"), 300)
+    events = [
+        (int(n % 3), int(random.integers(1, 60)), int(time), int(delay)) for n, (time, delay) in enumerate(zip(times, delays, strict=True))
+    ]
+    monkeypatch.setattr(kernel, "CHUNK", 7)
+    monkeypatch.setattr(kernel, "WIDE", 3)
+    assert run(events, known) == expected(events, known)
+
+
+def test_values_that_share_the_upper_bits_of_their_hash_are_told_apart() -> None:
+    """Of 1,000 clicks the number takes ten bits, so these hashes differ only in bits that the first sort doesn't see."""
+    random = np.random.default_rng(5)
+    events = [(1, int(random.integers(1, 400)), int(t), 0) for t in random.integers(0, micros("2h"), 1000)]
+    assert run(events, "now") == expected(events, "now")
+
+
+def test_different_values_of_one_hash_are_refused() -> None:
+    rows = 50
+    check = np.ones(rows, dtype=np.int32)
+    check[-1] = 2
+    key, collides = (np.ones(rows, dtype=np.int64), np.ones(rows, dtype=np.int32)), (np.full(rows, 9, dtype=np.int64), check)
+    time = np.arange(rows, dtype=np.int64)
+    for columns in ({"ip": collides, "user_id": key}, {"ip": key, "user_id": collides}):
+        with pytest.raises(ValueError, match="same 64-bit hash"):
+            dict(kernel.count(Arrays(columns, time), "ip", SPEC.counters, then=False))

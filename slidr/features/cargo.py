@@ -64,7 +64,7 @@ def from_columns(batch: pa.RecordBatch, layout: Layout) -> Records:
 def packed(ids: pa.Array, records: Records, shares: NDArray[np.int64], buckets: Sequence[int]) -> pa.RecordBatch:
     """`bucket`, `rows`: one row for each share that has any rows, with all of them as bytes; `shares` are indexes of `buckets`."""
     order = np.argsort(shares.astype(np.min_scalar_type(len(buckets))), kind="stable")  # numpy sorts small numbers by counting
-    ids, rows = ids.take(pa.array(order)), _rows(records)[order]
+    ids, rows = ids.take(pa.array(order)), taken(records, order)
     ends = np.cumsum(np.bincount(shares, minlength=len(buckets)))
     filled = [(bucket, first, end) for bucket, first, end in zip(buckets, [0, *ends[:-1]], ends, strict=True) if end > first]
     cargo = pa.FixedSizeBinaryArray.from_buffers(pa.binary(records.dtype.itemsize), len(records), [None, pa.py_buffer(rows)])
@@ -75,9 +75,10 @@ def packed(ids: pa.Array, records: Records, shares: NDArray[np.int64], buckets: 
     )
 
 
-def _rows(records: Records) -> NDArray[np.int32]:
-    """The records as rows of plain numbers: numpy moves those at a time, and records field by field."""
-    return np.ascontiguousarray(records).view(np.int32).reshape(len(records), -1)
+def taken(records: Records, rows: NDArray[np.integer]) -> Records:
+    """Some records, in order; moved as rows of plain numbers, since numpy moves records field by field."""
+    plain = np.ascontiguousarray(records).view(np.int32).reshape(len(records), -1)
+    return plain[rows].view(records.dtype).reshape(-1)
 
 
 def unpacked(rows: pa.BinaryArray, layout: Layout) -> tuple[pa.Array, Records]:

@@ -24,42 +24,21 @@ Ints = NDArray[np.int64]
 Positions = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 AXIS_LIMIT = 2**62
+WIDE = 4 << 20  # positions over which counting makes an array
 CHUNK = 1 << 20  # rows of which whole-array operations are made at a time, where they need 64-bit temporaries
 
 
 COLLISION = "two different values of {name} have the same 64-bit hash; nothing was written; report this with the input"
 
 
-@dataclass(frozen=True)
-class Values:
-    """A key or a value of each row as an integer code, a hash; `check` is another hash of it, 0 where it is NULL."""
-
-    name: str
-    code: Ints
-    check: NDArray[np.int32]
-
-    @property
-    def known(self) -> Bools:
-        return self.check != 0
-
-    def numbered(self) -> tuple[Ints, int]:
-        """Small numbers instead of the codes, and how many there are. Raises ValueError where codes collide."""
-        number, codes = pd.factorize(self.code)
-        expected = np.empty(len(codes), dtype=np.int32)
-        expected[number] = self.check
-        if not np.array_equal(expected[number], self.check):
-            raise ValueError(COLLISION.format(name=self.name))
-        return number, len(codes)
-
-    def of(self, rows: NDArray[Any]) -> "Values":
-        return Values(self.name, self.code[rows], self.check[rows])
-
-
 class Clicks(Protocol):
     """Where the kernel reads the clicks; a column at a time, since all of a giant key would not fit the memory."""
 
-    def values(self, name: str) -> Values:
-        """The key or the values of that name."""
+    def code(self, name: str) -> Ints:
+        """A key or value of each row as an integer, a hash."""
+
+    def check(self, name: str) -> NDArray[np.int32]:
+        """Another hash of it, 0 where it is NULL."""
 
     def time(self) -> Ints:
         """Click times in microseconds."""
@@ -107,17 +86,19 @@ class _Line:
 
     def leaving(self, start: Positions) -> Positions:
         """For each position the first one whose window, beginning at `start`, no longer holds it."""
-        return np.cumsum(_counted(start, len(start)), dtype=np.int32)
+        counts = np.zeros(len(start), dtype=np.int32)
+        _count(counts, start)
+        return np.cumsum(counts, out=counts)
 
 
-def _counted(positions: Positions, rows: int) -> NDArray[np.int32]:
-    """How often each of `rows` positions occurs."""
-    counts = np.zeros(rows, dtype=np.int32)
+def _count(counts: NDArray[np.int32], positions: Positions, sign: int = 1) -> None:
+    """Adds to `counts`, in place, how often each position occurs, or takes it off."""
     for part in _chunks(len(positions)):
-        low = int(positions[part].min())
-        found = np.bincount(positions[part] - low)
-        counts[low : low + len(found)] += found.astype(np.int32)
-    return counts
+        low, high = int(positions[part].min()), int(positions[part].max())
+        if high - low > WIDE:
+            np.add.at(counts, positions[part], np.int32(sign))  # slower than counting, but it makes no array of that width
+        else:
+            counts[low : high + 1] += sign * np.bincount(positions[part] - low).astype(np.int32)
 
 
 def count(clicks: Clicks, key: str, counters: Sequence[Counter], *, then: bool) -> Iterator[tuple[str, Result]]:
@@ -128,12 +109,17 @@ def count(clicks: Clicks, key: str, counters: Sequence[Counter], *, then: bool) 
     longest = max(micros(w) for c in counters for w in c.windows)
     known, lines = _lines(clicks, key, longest, then)
     for counter in counters:
-        makers = [_maker(line, counter, clicks) for line in lines]
-        for window in counter.windows:
-            result = _empty(counter, known)
-            for line, maker in zip(lines, makers, strict=True):
-                maker.into(result, line, micros(window))
-            yield column_name(counter.entity, counter.measure, window), result
+        yield from _features(counter, known, lines, clicks)
+
+
+def _features(counter: Counter, known: Bools, lines: Sequence[_Line], clicks: Clicks) -> Iterator[tuple[str, Result]]:
+    makers = [_maker(line, counter, clicks) for line in lines]
+    for window in counter.windows:
+        result = _empty(counter, known)
+        for line, maker in zip(lines, makers, strict=True):
+            maker.into(result, line, micros(window))
+        yield column_name(counter.entity, counter.measure, window), result
+        del result  # not to be held while the next one is made
 
 
 def _empty(counter: Counter, known: Bools) -> Result:
@@ -144,26 +130,41 @@ def _empty(counter: Counter, known: Bools) -> Result:
 
 def _lines(clicks: Clicks, key: str, longest: int, then: bool) -> tuple[Bools, list[_Line]]:
     """Which rows have the key, and these rows in lines."""
-    values = clicks.values(key)
-    known = values.known
+    check = clicks.check(key)
+    known = check != 0
     rows = np.flatnonzero(known).astype(np.int32)
-    code, keys = (values if len(rows) == len(known) else values.of(rows)).numbered()
-    del values
     if len(rows) == 0:
         return known, []
-    time = clicks.time()
-    time = time if len(rows) == len(time) else time[rows]
-    time = time - time.min()
-    reach = int(time.max()) + longest + 1
+    code, keys = _numbered(_at(clicks.code(key), rows), _at(check, rows), key)
+    del check
+    time = _at(clicks.time(), rows)
+    first = int(time.min())
+    reach = int(time.max()) - first + longest + 1
     # The axis must fit an int64: many keys over a long span go in several lines of keys.
     keys_per_line = max(1, AXIS_LIMIT // reach)
     if keys <= keys_per_line:
         code *= reach
         code += time
+        code -= first
         del time
         return known, [_line(rows, code, reach, clicks, then)]
     parts = [np.flatnonzero(code // keys_per_line == number) for number in range(-(-keys // keys_per_line))]
-    return known, [_line(rows[part], code[part] % keys_per_line * reach + time[part], reach, clicks, then) for part in parts]
+    return known, [_line(rows[part], code[part] % keys_per_line * reach + (time[part] - first), reach, clicks, then) for part in parts]
+
+
+def _at(values: NDArray[Any], rows: Positions) -> NDArray[Any]:
+    """The values of some rows, in order; of all rows without a copy."""
+    return values if len(rows) == len(values) else values[rows]
+
+
+def _numbered(code: Ints, check: NDArray[np.int32], name: str) -> tuple[Ints, int]:
+    """Small numbers instead of the codes, and how many there are. Raises ValueError where codes collide."""
+    number, codes = pd.factorize(code)
+    expected = np.empty(len(codes), dtype=np.int32)
+    expected[number] = check
+    if not np.array_equal(expected[number], check):
+        raise ValueError(COLLISION.format(name=name))
+    return number, len(codes)
 
 
 def _line(rows: Positions, tau: Ints, reach: int, clicks: Clicks, then: bool) -> _Line:
@@ -214,10 +215,11 @@ class _SincePrevious:
         previous = line.end - 1
         if line.late is not None:
             previous = line.late.latest_arrived(line.end)
-        gap = line.axis - line.axis[np.maximum(previous, 0)]
-        found = (previous >= 0) & (gap <= window)
-        result.known[line.row] = found
-        result.value[line.row] = np.where(found, gap / SECOND, 0.0)
+        for part in _chunks(len(previous)):
+            gap = line.axis[part] - line.axis[np.maximum(previous[part], 0)]
+            found = (previous[part] >= 0) & (gap <= window)
+            result.known[line.row[part]] = found
+            result.value[line.row[part]] = np.where(found, gap / SECOND, 0.0)
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ class _Distinct:
     pairs differ by what had arrived.
     """
 
-    known: Positions  # positions of clicks with a value
+    known: Positions | None  # positions of clicks with a value; None where all have one
     first: Positions
     again: Positions
     pairs: Pairs | None  # by number among the known
@@ -238,32 +240,37 @@ class _Distinct:
 
     @classmethod
     def of(cls, line: _Line, clicks: Clicks, name: str) -> "_Distinct":
-        known, order, same = _occurrences(line, clicks.values(name))
+        known, order, same = _occurrences(line, clicks, name)
         first = line.after()
-        first = first if len(known) == len(first) else first[known]
-        again = np.full(len(known), len(line.axis), dtype=np.int32)
-        again[order[:-1][same]] = first[order[1:][same]]
-        if line.late is None or len(known) == 0:
+        first = first if known is None else first[known]
+        again = np.full(len(first), len(line.axis), dtype=np.int32)
+        for part in _chunks(len(same)):
+            these = np.flatnonzero(same[part]) + part.start
+            again[order[these]] = first[order[these + 1]]
+        if line.late is None or len(first) == 0:
             return cls(known, first, again, None, None)
-        rank = line.late.rank[known]
+        rank = line.late.rank if known is None else line.late.rank[known]
         pairs = Pairs.of(same, rank[order]).renumbered(order)
         seen, parted = _pair_events(pairs, first[pairs.later])
         return cls(known, first, again, pairs, line.late.missing([(first, rank, 1), (*seen, -1), (*parted, 1)]))
 
     def into(self, result: Result, line: _Line, window: int) -> None:
         leaving = line.leaving(line.start(window))
-        leaving = leaving if len(self.known) == len(leaving) else leaving[self.known]
-        gone = np.minimum(self.again, leaving)
+        leaving = leaving if self.known is None else leaving[self.known]
+        late = line.late is not None and self.pairs is not None
+        gone = np.minimum(self.again, leaving, out=None if late else leaving)
         np.maximum(gone, self.first, out=gone)
-        rows = len(line.axis) + 1
-        steps = _counted(self.first, rows)
-        steps -= _counted(gone, rows)
-        value = np.cumsum(steps, dtype=np.int32)[:-1]
+        steps = np.zeros(len(line.axis) + 1, dtype=np.int32)
+        _count(steps, self.first)
+        _count(steps, gone, -1)
+        value = np.cumsum(steps, out=steps)[:-1]
         if line.late is not None and self.pairs is not None and self.missing is not None:
             value -= self.missing
             gone = np.maximum(leaving[self.pairs.earlier], self.first[self.pairs.later])
             seen, parted = _pair_events(self.pairs, gone)
-            value += line.late.missing([(leaving, line.late.rank[self.known], 1), (*seen, -1), (*parted, 1)])
+            value += line.late.missing(
+                [(leaving, line.late.rank if self.known is None else line.late.rank[self.known], 1), (*seen, -1), (*parted, 1)]
+            )
         result.value[line.row] = value
 
 
@@ -272,19 +279,54 @@ def _pair_events(pairs: Pairs, at: Positions) -> tuple[tuple[Any, Any], tuple[An
     return (at, pairs.seen), (at[pairs.parts], pairs.parted[pairs.parts])
 
 
-def _occurrences(line: _Line, values: Values) -> tuple[Positions, Positions, Bools]:
-    """Positions of known values, in order; their numbers by value and position; and whether each of those has the value of
-    the next.
+def _occurrences(line: _Line, clicks: Clicks, name: str) -> tuple[Positions | None, Positions, Bools]:
+    """Positions of known values, in order (None: all); their numbers by value and position; and whether each of those has the
+    value of the next.
 
-    Occurrences in different keys may follow each other: no window holds both.
+    Occurrences in different keys may follow each other: no window holds both. Method: one sort of a single integer, the upper
+    bits of the value's hash over the number; where two values share these bits, their rows are sorted again by all of them.
+    Raises ValueError where whole hashes collide.
     """
-    known = np.flatnonzero(values.known[line.row]).astype(np.int32)
-    mixed = values.of(line.row[known]).numbered()[0]
-    del values
-    bits = len(mixed).bit_length()
+    is_known = (clicks.check(name) != 0)[line.row]
+    known = None if is_known.all() else np.flatnonzero(is_known).astype(np.int32)
+    row = line.row if known is None else line.row[known]
+    del is_known
+    code = clicks.code(name)[row]
+    bits = len(code).bit_length()
+    mixed = code >> bits
     mixed <<= bits
-    mixed |= np.arange(len(mixed), dtype=np.int32)
+    mixed |= np.arange(len(code), dtype=np.int32)
     mixed.sort()
-    order = (mixed & ((1 << bits) - 1)).astype(np.int32)
-    mixed >>= bits
-    return known, order, mixed[1:] == mixed[:-1]
+    order = np.empty(len(mixed), dtype=np.int32)
+    alike = np.empty(max(len(mixed) - 1, 0), dtype=bool)
+    for part in _chunks(len(mixed)):
+        order[part] = mixed[part] & ((1 << bits) - 1)
+        upper = mixed[part.start : part.stop + 1] >> bits
+        alike[part] = upper[1:] == upper[:-1]
+    del mixed
+    same = _same(code, order)
+    if np.any(alike & ~same):
+        _sort_alike(code, order, alike)
+        same = _same(code, order)
+    del code
+    if np.any(same & ~_same(clicks.check(name)[row], order)):
+        raise ValueError(COLLISION.format(name=name))
+    return known, order, same
+
+
+def _same(values: NDArray[Any], order: Positions) -> Bools:
+    """Whether each value, in an order, is that of the next."""
+    same = np.empty(max(len(order) - 1, 0), dtype=bool)
+    for part in _chunks(len(same)):
+        these = values[order[part.start : part.stop + 1]]
+        same[part] = these[1:] == these[:-1]
+    return same
+
+
+def _sort_alike(code: Ints, order: Positions, alike: Bools) -> None:
+    """Sorts each run of numbers that are `alike` by code and number, in place, where its codes differ."""
+    run = np.concatenate(([0], np.cumsum(~alike)))
+    differ = np.unique(run[1:][alike & ~_same(code, order)])
+    rows = np.flatnonzero(np.isin(run, differ))
+    numbers = order[rows]
+    order[rows] = numbers[np.lexsort((numbers, code[numbers], run[rows]))]

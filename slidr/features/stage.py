@@ -21,14 +21,16 @@ from slidr.features.cargo import (
     moved,
     name_of,
     packed,
+    taken,
     unpacked,
 )
-from slidr.features.spec import Counter, FeatureSpec
+from slidr.features.spec import Counter, FeatureSpec, micros
 from slidr.features.store import Part, Store, stored
 
 Batches = Iterable[pa.RecordBatch]
 HOUR = 2 * np.pi * np.arange(1440) / 1440
 DAY_OF_WEEK = 2 * np.pi * np.arange(7) / 7
+DAY = micros("24h")
 THURSDAY = 3  # 1 January 1970; Monday = 0
 ROWS_OUT = 50_000  # rows that are given on at a time: few enough for the processor's cache
 
@@ -50,8 +52,7 @@ class Stage:
         """Batches of a task that has all rows of its keys."""
         with Store() as store:
             stored(store, (self._received(batch) for batch in batches if batch.num_rows))
-            for name, column in self._features(store):
-                store.keep(name, column)
+            self._keep_features(store)
             for rows, (ids, records) in store.parts(at_most=ROWS_OUT):
                 made = {name: store.column(name, rows) for name in self._names}
                 if self.next_layout is not None:
@@ -68,14 +69,15 @@ class Stage:
             return batch.column("click_id"), from_columns(batch, self.layout)
         return unpacked(batch.column("rows"), self.layout)
 
-    def _features(self, store: Store) -> Iterator[tuple[str, NDArray]]:
+    def _keep_features(self, store: Store) -> None:
         if store.rows == 0:
             return
         for entity in dict.fromkeys(counter.entity for counter in self.counters):
             wanted = [counter for counter in self.counters if counter.entity == entity]
             key = name_of(self.spec.key_columns(entity))
             for name, result in kernel.count(_Stored(store), key, wanted, then=self.layout.arrival):
-                yield name, coded(result)
+                store.keep(name, coded(result))
+                del result  # not to be held while the next one is made
 
     def _onward(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray], layout: Layout) -> pa.RecordBatch:
         packing = moved(records, layout)
@@ -87,11 +89,9 @@ class Stage:
 
     def _last(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray]) -> pa.Table:
         """Rows of the features table, less what is the same for all or follows from the time."""
-        wanted = flag(records, WANTED) == 1
-        if not wanted.all():
-            ids, records = ids.filter(pa.array(wanted)), records[wanted]
-            made = {name: column[wanted] for name, column in made.items()}
-        made = {**made, **_time_of_click(records)}
+        rows = _wanted_by_day(records)
+        ids, records = ids.take(pa.array(rows)), taken(records, rows)
+        made = {**{name: column[rows] for name, column in made.items()}, **_time_of_click(records)}
         arrays = {"click_id": ids, "click_time": pa.array(records["time"], pa.timestamp("us", tz="UTC"))}
         for column in self.spec.columns:
             arrays[column.name] = feature(column, made[column.name] if column.name in made else records[column.name])
@@ -104,14 +104,27 @@ class _Stored:
 
     store: Store
 
-    def values(self, name: str) -> kernel.Values:
-        return kernel.Values(name, self.store.field(f"hash_{name}"), self.store.field(f"check_{name}"))
+    def code(self, name: str) -> NDArray[np.int64]:
+        return self.store.field(f"hash_{name}")
+
+    def check(self, name: str) -> NDArray[np.int32]:
+        return self.store.field(f"check_{name}")
 
     def time(self) -> NDArray[np.int64]:
         return self.store.field("time")
 
     def arrival(self) -> NDArray[np.int64]:
         return self.store.field("arrival")
+
+
+def _wanted_by_day(records: Records) -> NDArray[np.int64]:
+    """Numbers of the wanted records, day by day: the writer sorts by day, and sorting what is in order costs it little."""
+    wanted = np.flatnonzero(flag(records, WANTED))
+    day = records["time"][wanted] // DAY
+    if len(day) == 0:
+        return wanted
+    numbers = (day - day.min()).astype(np.min_scalar_type(int(np.ptp(day))))  # numpy sorts small numbers by counting
+    return wanted[np.argsort(numbers, kind="stable")]
 
 
 def _time_of_click(records: Records) -> dict[str, NDArray]:

@@ -63,7 +63,7 @@ def six_in_kernel(path: Path) -> list[int]:
     table = pq.read_table(path, columns=["click_id", "t", "ip_key"])
     weight = table["click_id"].cast("int64").to_numpy() % PRIME
     code = table["ip_key"].combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
-    clicks = Arrays({"ip": kernel.Values("ip", code, np.ones(len(code), dtype=np.int32))}, table["t"].to_numpy())
+    clicks = Arrays({"ip": (code, np.ones(len(code), dtype=np.int32))}, table["t"].to_numpy())
     return [int(result.value @ weight) for _, result in kernel.count(clicks, "ip", SIX.counters, then=False)]
 
 
