@@ -85,7 +85,9 @@ def six_in_polars(path: Path) -> list[int]:
     rows = pl.read_parquet(f"{path}/*.parquet", columns=["click_id", "t", "ip_key"]).sort("ip_key", "t")
     weight = rows["click_id"].cast(pl.Int64) % PRIME
     windows = [rows.rolling("t", period=f"{micros(w)}i", group_by="ip_key", closed="left").agg(n=pl.len()) for w in WINDOWS]
-    return [int((frame["n"].cast(pl.Int64) * weight).sum()) for frame in windows]  # lengths are 32 bits, and so would be their sum
+    # The rows of each come back in another order than the input, and all in the same one.
+    order = windows[0].select(pl.arg_sort_by("ip_key", "t")).to_series()
+    return [int((frame["n"].gather(order).cast(pl.Int64) * weight).sum()) for frame in windows]
 
 
 def six_in_spark_windows(lake: Lake) -> list[int]:
