@@ -25,7 +25,7 @@ Positions = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 AXIS_LIMIT = 2**62
 WIDE = 4 << 20  # positions over which counting makes an array
-CHUNK = 1 << 20  # rows of which whole-array operations are made at a time, where they need 64-bit temporaries
+CHUNK = 1 << 18  # rows of which whole-array operations are made at a time, where they need 64-bit temporaries
 
 
 COLLISION = "two different values of {name} have the same 64-bit hash; nothing was written; report this with the input"

@@ -50,6 +50,7 @@ class Stage:
 
     def run(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         """Batches of a task that has all rows of its keys."""
+        pa.default_memory_pool().release_unused()  # what earlier tasks of this process left
         with Store() as store:
             stored(store, (self._received(batch) for batch in batches if batch.num_rows))
             self._keep_features(store)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from slidr.features.cargo import Records
 
-IN_MEMORY = 1_500_000  # rows
+IN_MEMORY = 160 << 20  # bytes
 Part = tuple[pa.Array, Records]
 
 
@@ -24,6 +24,7 @@ class Store:
 
     def __init__(self) -> None:
         self.rows = 0
+        self._bytes = 0
         self._parts: list[Part] = []
         self._sizes: list[int] = []
         self._columns: dict[str, NDArray] = {}
@@ -38,8 +39,9 @@ class Store:
 
     def add(self, ids: pa.Array, records: Records) -> None:
         self.rows += len(records)
+        self._bytes += ids.nbytes + records.nbytes
         self._sizes.append(len(records))
-        if self._folder is None and self.rows > IN_MEMORY:
+        if self._folder is None and self._bytes > IN_MEMORY:
             # Spark's own folder, where there is one: it goes with the application, even if this process is killed.
             local = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0] or None
             self._folder = tempfile.TemporaryDirectory(prefix="slidr-", dir=local)
