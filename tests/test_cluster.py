@@ -157,7 +157,9 @@ def test_features_survive_failing_and_hanging_tasks(spark: SparkSession, tmp_pat
     assert {path.name for path in marks.iterdir()} == {f"{fault}-{n}" for fault in ("failed", "hung") for n in range(len(stages))}
     clicks = lake.read(tables.CLICKS)
     expected = counters.build(clicks, spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces)
-    assert_df_equality(lake.read(tables.features_table(conf.spec)), expected, ignore_row_order=True, ignore_nullable=True, ignore_metadata=True)
+    assert_df_equality(
+        lake.read(tables.features_table(conf.spec)), expected, ignore_row_order=True, ignore_nullable=True, ignore_metadata=True
+    )
 
 
 @pytest.mark.slow
