@@ -1,4 +1,4 @@
-"""How far a share that was counted may be from the truth by chance."""
+"""How far a share that was counted may be by chance from that of all clicks alike."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -63,21 +63,21 @@ def test_inserts_add_what_is_new_and_make_no_commit_for_nothing(lake: Lake) -> N
 def test_an_insert_that_another_writer_overtakes_is_refused(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other writer commits after the slow one has read the table and before it commits."""
     lake.create(CLICKS)
-    reading, committed = threading.Event(), threading.Event()
+    reading = threading.Event()
+    others = Path(lake.path(CLICKS)) / "_delta_log" / f"{lake.version(CLICKS) + 1:020}.json"
 
     @F.udf("string")
     def slowly(name: str) -> str:
         import time
 
-        time.sleep(3)
+        deadline = time.monotonic() + 60
+        while not others.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
         return name
 
     def overtake() -> int:
         reading.wait(60)
-        try:
-            return lake.insert_new(rows(lake, "a"), CLICKS, [DAY.date()], expected=1)
-        finally:
-            committed.set()
+        return lake.insert_new(rows(lake, "a"), CLICKS, [DAY.date()], expected=1)
 
     slow = rows(lake, "a", "b").withColumn("click_id", slowly("click_id"))
     save = Lake._save

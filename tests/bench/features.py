@@ -40,6 +40,7 @@ SIX = FeatureSpec.from_dict(
 NAMES = [column.name for column in SIX.columns]
 TEMPO = "dbl-tempo"
 PRIME = 100_003
+PER_TASK = 250_000  # clicks, as the configuration advises
 START, END = date(2026, 3, 1), date(2026, 3, 1) + timedelta(days=DAYS)
 CONF = config.load(config.shipped("local.yaml"))
 
@@ -111,10 +112,11 @@ def six_in_tempo(lake: Lake) -> list[int]:
 
 
 class Bench:
-    def __init__(self, spark: SparkSession, root: Path) -> None:
-        self.spark, self.root, self.console = spark, root, Console(width=140)
+    def __init__(self, spark: SparkSession, root: Path, rounds: int) -> None:
+        self.spark, self.root, self.rounds, self.console = spark, root, rounds, Console(width=140)
 
     def world(self, rows: int, hot: float) -> tuple[Lake, Path]:
+        self.spark.conf.set("spark.sql.shuffle.partitions", max(CONF.spark.shuffle_partitions, rows // PER_TASK))
         path, lake = self.root / f"{rows}-{hot}", Lake(self.spark, str(self.root / f"lake-{rows}-{hot}"))
         if not path.exists():
             write_parquet(path, rows, hot)
@@ -145,7 +147,7 @@ class Bench:
             finished = lake.read(table).repartition(F.col("click_id")).sortWithinPartitions("click_date", "origin", "click_id")
             finished.write.format("delta").mode("overwrite").partitionBy("click_date", "origin").save(copy.path(table))
 
-        self.show(f"Whole feature set, {rows:,} clicks", rows, side_by_side({"slidr": slidr, "floor": floor}, runs=5), "floor")
+        self.show(f"Whole feature set, {rows:,} clicks", rows, side_by_side({"slidr": slidr, "floor": floor}, runs=self.rounds), "floor")
 
     def six(self, rows: int) -> None:
         lake, path = self.world(rows, 0.1)
@@ -198,11 +200,12 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 500_000, 2_000_000, 8_000_000])
+    parser.add_argument("--rounds", type=int, default=5, help="of the whole feature set, after a warm one")
     parser.add_argument("--only", choices=["whole", "six", "growth", "hot", "giant"])
     given = parser.parse_args()
     spark = session.build(CONF.spark, app="slidr-bench")
     with tempfile.TemporaryDirectory(prefix="slidr-bench-") as folder:
-        bench = Bench(spark, Path(folder))
+        bench = Bench(spark, Path(folder), given.rounds)
         for name in [given.only] if given.only else ["whole", "six", "hot", "growth"]:
             if name == "growth":
                 bench.growth(given.rows)
