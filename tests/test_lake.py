@@ -79,7 +79,8 @@ def test_an_insert_that_another_writer_overtakes_is_refused(lake: Lake, monkeypa
         reading.wait(60)
         return lake.insert_new(rows(lake, "a"), CLICKS, [DAY.date()], expected=1)
 
-    slow = rows(lake, "a", "b").withColumn("click_id", slowly("click_id"))
+    # One task that waits: the other writer needs the second core of the session.
+    slow = rows(lake, "a", "b").coalesce(1).withColumn("click_id", slowly("click_id"))
     save = Lake._save
 
     def announced(self: Lake, writer: object, table: object) -> None:
