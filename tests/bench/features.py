@@ -40,7 +40,6 @@ SIX = FeatureSpec.from_dict(
 NAMES = [column.name for column in SIX.columns]
 TEMPO = "dbl-tempo"
 PRIME = 100_003
-PER_TASK = 250_000  # clicks, as the configuration advises
 START, END = date(2026, 3, 1), date(2026, 3, 1) + timedelta(days=DAYS)
 CONF = config.load(config.shipped("local.yaml"))
 
@@ -116,7 +115,6 @@ class Bench:
         self.spark, self.root, self.rounds, self.console = spark, root, rounds, Console(width=140)
 
     def world(self, rows: int, hot: float) -> tuple[Lake, Path]:
-        self.spark.conf.set("spark.sql.shuffle.partitions", max(CONF.spark.shuffle_partitions, rows // PER_TASK))
         path, lake = self.root / f"{rows}-{hot}", Lake(self.spark, str(self.root / f"lake-{rows}-{hot}"))
         if not path.exists():
             write_parquet(path, rows, hot)
