@@ -6,6 +6,7 @@ Scores have 6 decimals. Score bin k = ceil(score * 10000) holds (k-1)/10000 < sc
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import ceil, sqrt
 
 import numpy as np
 import pandas as pd
@@ -218,6 +219,42 @@ def knee(curve: Curve) -> tuple[float, float, float]:
     width, height = fpr[0] - fpr[-1], ivr[0] - ivr[-1]
     best = int(np.argmax(ivr * width - fpr * height))
     return float(THRESHOLDS[best]), float(fpr[best]), float(ivr[best])
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The best baseline beside the network: IVRs in [0, 1] at one FPR on the same clicks, `allowed` of `purchasing` clicks invalid.
+
+    `beyond_chance`: how far the baseline's IVR is above what the network's would be with good luck.
+    """
+
+    baseline: str
+    allowed: int
+    purchasing: int
+    ivr: float
+    network_ivr: float
+    beyond_chance: float
+
+
+def lead_of_baselines(network: Curve, baselines: Mapping[str, Curve], budget: float) -> Lead | None:
+    """How the best baseline stands beside the network at an FPR budget; None where there is no purchasing click or no baseline.
+
+    The curves are of the same clicks. Of n purchasing clicks k = budget n may be invalid. Which ones are hit is chance: a
+    threshold that hits k of them in one sample hits k + 2 sqrt(k + 1) in another now and then. With good luck the network would
+    be there; the more clicks, the nearer to k that is.
+    """
+    if not network.purchasing or not baselines:
+        return None
+    allowed = int(budget * network.purchasing + COUNT_TOLERANCE)
+    ivr = {name: _ivr_at(curve, allowed) for name, curve in baselines.items()}
+    best = max(ivr, key=lambda name: ivr[name])
+    lucky = _ivr_at(network, allowed + ceil(2 * sqrt(allowed + 1)))
+    return Lead(best, allowed, network.purchasing, ivr[best], _ivr_at(network, allowed), ivr[best] - lucky)
+
+
+def _ivr_at(curve: Curve, allowed: int) -> float:
+    """The highest IVR with at most so many purchasing clicks invalid."""
+    return float(curve.ivr[curve.purchasing_invalid <= allowed].max())
 
 
 def _curve(rows: pd.DataFrame) -> Curve:

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy.special import bdtr  # type: ignore[import-untyped]
 
-from slidr.curves import BAD_BIN, BINS, THRESHOLDS, TOTAL, Calibration, Curve, pool, share
+from slidr.curves import BAD_BIN, BINS, THRESHOLDS, TOTAL, Calibration, Curve, Lead, lead_of_baselines, pool, share
 from slidr.intervals import LEVEL, interval
 from slidr.zones import local_time
 
@@ -246,6 +246,12 @@ class Judgement:
     def compared(self) -> pd.DataFrame:
         """All methods at one global threshold of the same FPR on the judging days; no rows where nobody purchased."""
         return compare_at_budget(self.judged if self.purchasing else {}, self.calibration.fpr_budget)
+
+    def lead(self) -> Lead | None:
+        """The best baseline beside the new version on the judging days; None where they cannot be compared."""
+        pooled = {name: pool(curves) for name, curves in self.judged.items()}
+        baselines = {name: curve for name, curve in pooled.items() if name not in (self.method, "champion")}
+        return lead_of_baselines(pooled[self.method], baselines, self.calibration.fpr_budget)
 
     def metrics(self, part: str) -> pd.DataFrame:
         """`slice_metrics` of the new version on a part."""

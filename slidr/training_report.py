@@ -127,8 +127,7 @@ def _short(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
 def verdict(judgement: Judgement, guardrails: Sequence[Mapping[str, Any]] = ()) -> Verdict:
     """Whether the new version is better, at the same FPR on the same clicks.
 
-    First of all whether a baseline beats it, then failed guardrails, then the champion. Better or worse is said only where the
-    intervals of the two IVRs lie apart.
+    First of all whether a baseline is ahead, then failed guardrails, then the champion. Better or worse is said only beyond chance.
     """
     rows = {row["method"]: row for row in judgement.compared().to_dict("records")}
     failed = [str(row["check"]) for row in guardrails if not _passed(row)]
@@ -136,16 +135,16 @@ def verdict(judgement: Judgement, guardrails: Sequence[Mapping[str, Any]] = ()) 
     if not rows:
         return Verdict("It cannot be judged: nobody purchased on the judging days, so FPR is not known.", False, tuple(bad))
     new = rows[judgement.method]
-    baselines = [row for name, row in rows.items() if name not in (judgement.method, CHAMPION)]
-    best = max(baselines, key=lambda row: row["ivr"], default=None)
-    sentences = [*([_beaten(judgement, new, best)] if best and best["ivr"] > new["ivr"] else []), *bad]
     against, good = _against_champion(judgement, new, rows.get(CHAMPION))
-    sentences.append(against)
-    if best and best["ivr"] <= new["ivr"]:
-        sentences.append(f"The best baseline, {best['method']}, invalidates {_ivr(best)} at that FPR.")
+    beaten, beside, loses = _beside_baselines(judgement, new, rows)
+    sentences = [*beaten, *bad, against, *beside]
     decided = {row["method"]: row for row in judgement.decided().to_dict("records")}
     sentences += [_as_decided(who, decided[name]) for name, who in (("new", "it"), (CHAMPION, "the champion")) if name in decided]
-    return Verdict(sentences[0], good if sentences[0] is against else False, tuple(sentences[1:]))
+    if bad or loses:
+        good = False
+    elif beaten:
+        good = None
+    return Verdict(sentences[0], good, tuple(sentences[1:]))
 
 
 def who(judgement: Judgement, method: str) -> str:
@@ -192,12 +191,21 @@ def _ivr(row: Mapping[str, Any]) -> str:
     return f"{row['ivr']:.1%} ({row['ivr_low'] * 100:.1f}–{row['ivr_high'] * 100:.1f}%)"
 
 
-def _beaten(judgement: Judgement, new: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    overlap = "" if best["ivr_low"] > new["ivr_high"] else " (the intervals overlap)"
-    return (
-        f"Not better than a simple rule: at the same FPR of {judgement.calibration.fpr_budget:.2%} the baseline {best['method']} "
-        f"invalidates {_ivr(best)} of the judging clicks, the network {judgement.method} {_ivr(new)}{overlap}."
-    )
+def _beside_baselines(
+    judgement: Judgement, new: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[str], list[str], bool]:
+    """(what is said first: that a baseline is ahead; what is said last; whether the network loses beyond chance)."""
+    lead = judgement.lead()
+    if lead is None:
+        return [], [], False
+    best = f"{lead.baseline} invalidates {_ivr(rows[lead.baseline])}"
+    if lead.ivr <= lead.network_ivr:
+        return [], [f"The best baseline, {best} at that FPR."], False
+    chance = lead.beyond_chance <= 0
+    words = "No clear difference from a simple rule" if chance else "Not better than a simple rule"
+    few = f"; with {lead.allowed} of {lead.purchasing} purchasing clicks invalid that may be chance" if chance else ""
+    at = f"at the same FPR of {judgement.calibration.fpr_budget:.2%}"
+    return [f"{words}: {at} the baseline {best} of the judging clicks, the network {judgement.method} {_ivr(new)}{few}."], [], not chance
 
 
 def _against_champion(judgement: Judgement, new: Mapping[str, Any], champion: Mapping[str, Any] | None) -> tuple[str, bool | None]:

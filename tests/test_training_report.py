@@ -117,10 +117,24 @@ def test_a_small_difference_is_no_clear_one(judged: Judgement) -> None:
 
 
 def test_a_baseline_that_wins_is_said_before_anything_else() -> None:
-    verdict = training_report.verdict(judgement(logistic=6.0), [row("coverage", "failed")])
+    verdict = training_report.verdict(judgement(mlp=1.0, logistic=6.0), [row("coverage", "failed")])
     assert verdict.good is False
     assert verdict.sentence.startswith("Not better than a simple rule: at the same FPR of 1.00% the baseline logistic invalidates")
     assert verdict.reasons[0] == "Not fit to decide: 1 of 1 guardrails failed: coverage."
+
+
+def test_a_baseline_that_may_be_ahead_by_chance_is_said_first_but_condemns_nothing() -> None:
+    found = judgement(logistic=4.6)
+    lead = found.lead()
+    assert lead and lead.baseline == "logistic"
+    assert lead.ivr > lead.network_ivr
+    assert lead.beyond_chance <= 0
+    verdict = training_report.verdict(found)
+    assert verdict.good is None
+    assert verdict.sentence.startswith("No clear difference from a simple rule: at the same FPR of 1.00% the baseline logistic")
+    assert verdict.sentence.endswith(f"with {lead.allowed} of {lead.purchasing} purchasing clicks invalid that may be chance.")
+    assert verdict.reasons[0].startswith("No clear difference from the champion (version 3)")
+    assert training_report.verdict(found, [row("coverage", "failed")]).good is False
 
 
 def test_failed_guardrails_come_before_the_champion(judged: Judgement) -> None:

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from math import ceil, sqrt
 from typing import Any
 
 import pandas as pd
 
 from slidr.config import GuardrailsConf
-from slidr.curves import COUNT_TOLERANCE, TOTAL, Calibration, Curve, pool, share
+from slidr.curves import TOTAL, Calibration, Curve, lead_of_baselines, pool, share
 from slidr.guardrails.checks import FALSE_STOPS, Check, at_least, at_most, left_out, poisson_at_least, poisson_at_most
 from slidr.guardrails.queries import SLICES, query
 from slidr.intervals import interval
@@ -128,28 +127,18 @@ def _calibration(slices: pd.DataFrame, outcomes: Mapping[str, str], bound: float
 
 
 def _baselines(methods: Mapping[str, Curve], budget: float, bound: float, behind: str) -> Check:
-    """How far the best baseline's IVR is above the network's, at the same FPR on the same clicks, beyond chance.
-
-    At the budget k purchasing clicks may be invalid. Which ones are hit is chance: a threshold that hits k of them in one
-    sample hits k + 2 sqrt(k + 1) in another now and then, so the network is read there, and the difference vanishes with more clicks.
-    """
+    """How far the best baseline's IVR is above the network's, at the same FPR on the same clicks, beyond chance."""
     name = "lead of the best baseline over the network, in IVR"
-    purchasing = methods[NETWORK].purchasing if NETWORK in methods else 0
     rivals = {method: curve for method, curve in methods.items() if method not in NO_BASELINES}
-    if not purchasing or not rivals:
+    lead = lead_of_baselines(methods[NETWORK], rivals, budget) if NETWORK in methods else None
+    if lead is None:
         return left_out(name, bound, "there are no purchasing clicks to compare at the same FPR, or there is no baseline")
-    allowed = int(budget * purchasing + COUNT_TOLERANCE)
-    ivr = {method: _ivr_at(curve, allowed) for method, curve in methods.items()}
-    best = max(rivals, key=lambda method: ivr[method])
-    lead = ivr[best] - _ivr_at(methods[NETWORK], allowed + ceil(2 * sqrt(allowed + 1)))
-    advice = f"with {allowed} of {purchasing} purchasing clicks invalid, {best} has IVR {ivr[best]:.4f}, the network {ivr[NETWORK]:.4f}"
-    if lead > bound:
+    advice = (
+        f"with {lead.allowed} of {lead.purchasing} purchasing clicks invalid, {lead.baseline} has IVR {lead.ivr:.4f}, "
+        f"the network {lead.network_ivr:.4f}"
+    )
+    if lead.beyond_chance > bound:
         advice += ": a baseline beats the network; train longer, on more days, or look at the labels"
-    elif ivr[best] > ivr[NETWORK]:
+    elif lead.ivr > lead.network_ivr:
         advice += ", which may be chance"
-    return at_most(name, lead, bound, advice, behind)
-
-
-def _ivr_at(curve: Curve, allowed: int) -> float:
-    """The highest IVR with at most so many purchasing clicks invalid."""
-    return float(curve.ivr[curve.purchasing_invalid <= allowed].max())
+    return at_most(name, lead.beyond_chance, bound, advice, behind)

@@ -1,6 +1,6 @@
 """What sample weights bring: the same network with and without them, by night and by day, on made traffic.
 
-python -m tests.bench.weights [--seed 1] [--clicks 250000] [--keep FOLDER]
+python -m tests.bench.weights [--seed 1] [--clicks 1000000] [--keep FOLDER]
 
 Both score the same judging clicks and take the one threshold at which their FPR over all hours is 1 %; night is midnight to
 six, local time.
@@ -26,7 +26,7 @@ WAYS = {"weighted": ["hour", "logged_in", "label"], "unweighted": []}
 
 def compared(root: Path, spark: SparkSession, *, seed: int, clicks: int) -> list[dict[str, Any]]:
     """One row per way and half of the day: clicks, IVR, FPR, recall (of robots' clicks), harm (of people's)."""
-    job = prepared(root, spark, seed=seed, clicks=clicks)
+    _, job = prepared(root, spark, seed=seed, clicks=clicks)
     days = choose_days(job, AS_OF)
     labelled = labelled_clicks(job, days).localCheckpoint()
     bundles = {}
