@@ -126,7 +126,8 @@ def test_a_baseline_that_wins_is_said_before_anything_else() -> None:
 def test_a_baseline_that_may_be_ahead_by_chance_is_said_first_but_condemns_nothing() -> None:
     found = judgement(logistic=4.6)
     lead = found.lead()
-    assert lead and lead.baseline == "logistic"
+    assert lead is not None
+    assert lead.baseline == "logistic"
     assert lead.ivr > lead.network_ivr
     assert lead.beyond_chance <= 0
     verdict = training_report.verdict(found)
