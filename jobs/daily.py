@@ -1,7 +1,7 @@
 """One logical day's chain: spark-submit jobs/daily.py --conf FILE --date DAY"""
 
 import sys
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -10,16 +10,19 @@ from slidr.jobs import features, labels, monitor, score, train
 from slidr import labels as labelling
 from slidr import monitoring
 from slidr.days import days_between, midnight
-from slidr.errors import GuardrailError, NothingToDoError
+from slidr.errors import GuardrailError, ModelRefusedError, NothingToDoError
 from slidr.options import parse_day
-from slidr.run import Job, Outcome, together
-from slidr.tables import CLICKS, LABELS, SLICE_METRICS
+from slidr.run import Cells, Job, Outcome, together
+from slidr.tables import CLICKS, LABELS, SLICE_METRICS, Table
 
 Day = Annotated[str, typer.Option("--date", help="Logical date D: features and decisions of D, labels of D - delay; now is the end of D.")]
 
 
 def daily(job: Job, date: Day) -> Outcome:
-    """Runs one day: features, decisions, labels, training, monitoring. Running it again changes nothing."""
+    """Runs one day: features, decisions, labels, training, monitoring. Running it again changes nothing.
+
+    A guardrail that stops the training stops nothing else: the champion decides on, and the run ends with its reason and exit code.
+    """
     from slidr.registry import Registry
 
     day = parse_day(date)
@@ -35,7 +38,7 @@ def daily(job: Job, date: Day) -> Outcome:
     champion = registry.states().champion
     if champion:
         steps["decisions"] = decide(job, champion)
-    steps["training"], exit_code, problem = learn(job, registry)
+    steps["training"], stopped = learn(job, registry)
     if not champion:
         first = registry.states().champion
         steps["decisions"] = decide(job, first) if first else "none: no version decides; promote one"
@@ -43,7 +46,13 @@ def daily(job: Job, date: Day) -> Outcome:
     steps["monitor"] = monitor.update(job, days_between(day - timedelta(days=job.conf.labels.delay_days), job.now.date()))
     steps["stable"] = prove(job, registry)
     rows = [{"step": name, "result": str(result)} for name, result in steps.items()]
-    return Outcome({"date": str(day), **steps}, {f"Daily chain of {day}": rows}, problem, exit_code)
+    shown: dict[str, Cells] = {f"Daily chain of {day}": rows}
+    if stopped:
+        reason, table = str(stopped), {"guardrails": stopped.rows}
+        return Outcome(
+            {"date": str(day), **steps, **table}, shown | {"Guardrails": stopped.rows}, exit_code=stopped.exit_code, refused=reason
+        )
+    return Outcome({"date": str(day), **steps}, shown)
 
 
 def decide(job: Job, champion: str) -> int:
@@ -55,29 +64,41 @@ def decide(job: Job, champion: str) -> int:
 
 
 def label(job: Job) -> int:
-    """Labels every matured day that has none yet and returns how many; usually the one day that matured now."""
-    with_clicks = {row[0] for row in job.lake.read(CLICKS).select("click_date").distinct().collect()}  # one row a day
-    with_labels = {row[0] for row in job.lake.read(LABELS).select("click_date").distinct().collect()}
-    due = labelling.matured(sorted(with_clicks - with_labels), now=job.now, conf=job.conf.labels)
+    """Labels every matured day with clicks that have no label, and returns how many: usually the one day that matured now, and
+    days that clicks came in for since."""
+    clicks, labelled = (_rows_of_days(job, table) for table in (CLICKS, LABELS))
+    behind = sorted(day for day, count in clicks.items() if count > labelled.get(day, 0))
+    due = labelling.matured(behind, now=job.now, conf=job.conf.labels)
     if due:
         labels.relabel(job, due, waiting=0, now=job.now)
     return len(due)
 
 
-def learn(job: Job, registry: Any) -> tuple[str, int, str]:
-    """(what happened, exit code, message): a guardrail leaves the champion as it is and tells why."""
+def _rows_of_days(job: Job, table: Table) -> dict[date, int]:
+    """Rows by day, of all days: counted from the headers of the files."""
+    return dict(tuple(row) for row in job.lake.read(table).groupBy("click_date").count().collect())  # one row a day
+
+
+def learn(job: Job, registry: Any) -> tuple[str, GuardrailError | None]:
+    """(what happened; the guardrail that stopped it): the champion stays as it is then."""
     try:
-        trained = train.train_as_of(job, job.now)
+        trained = train.train_as_of(job, job.now).summary
     except NothingToDoError as error:
-        return f"waits: {error}", 0, ""
+        return f"waits: {error}", None
     except GuardrailError as error:
-        return "stopped by a guardrail; the champion stays", error.exit_code, str(error)
-    version = trained.summary["version"]
-    # Only a version that this run made is promoted: an old day run again must not bring an old version back.
-    if trained.summary["new"] and job.conf.promotion == "auto":
-        registry.promote(version, now=job.now, actor=job.actor, reason=f"promotion: auto, trained as of {job.now.isoformat()}")
-        return f"version {version}, champion", 0, ""
-    return f"version {version}, {'candidate' if trained.summary['new'] else 'trained before'}", 0, ""
+        return "stopped by a guardrail; the champion stays", error
+    known = f"version {trained['version']}, {'candidate' if trained['new'] else trained['state']}"
+    return (advance(job, registry, trained["version"]) if job.conf.promotion == "auto" else "") or known, None
+
+
+def advance(job: Job, registry: Any, version: str) -> str:
+    """Promotes the newest candidate, also one of a run that was cut off before; what it did or why not, '' if nothing is to be done."""
+    try:
+        reason = f"promotion: auto, trained as of {job.now.isoformat()}"
+        promoted = registry.promote_newest(version, now=job.now, actor=job.actor, reason=reason)
+    except ModelRefusedError as error:
+        return str(error)
+    return f"version {version}, champion" if promoted else ""
 
 
 def prove(job: Job, registry: Any) -> list[str]:

@@ -11,8 +11,9 @@ from pyspark import StorageLevel
 
 from slidr import guardrails, training_report
 from slidr.learning.checks import check_data, check_judging, current_champion
-from slidr.learning.clicks import choose_days, labelled_clicks, training_identity
+from slidr.learning.clicks import choose_days, labelled_clicks, read_versions, training_identity
 from slidr.learning.judge import make_bundle, write_report
+from slidr.learning.methods import forget
 from slidr.options import Override, parse_time
 from slidr.run import Job, Outcome, folder
 
@@ -25,26 +26,31 @@ def train(job: Job, as_of: AsOf = None, override: Override = None) -> Outcome:
 
 
 def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outcome:
-    """The same training twice is one version: the second finds it and does nothing."""
+    """The same training twice is one version: the second finds it and does nothing.
+
+    The tables are read as of their newest commits at the start.
+    """
     from slidr.registry import Registry
 
     registry = Registry(job.conf.registry, job.lake)
     registry.init()
     started = time.monotonic()
     days = choose_days(job, now)
-    labelled = labelled_clicks(job, days).persist(StorageLevel.MEMORY_AND_DISK)
+    versions = read_versions(job)
+    labelled = labelled_clicks(job, days, versions).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         identity = training_identity(job, days, labelled)
         known = registry.find(identity)
-        if known:
-            return Outcome({"version": known[0], "new": False}, said=f"Already trained: version {known[0]}.")
+        state = registry.states().state.get(known[0]) if known else None
+        if known and state:  # without a state its registration was cut off: it is registered to the end below
+            return Outcome({"version": known[0], "new": False, "state": state}, said=f"Already trained: version {known[0]}, {state}.")
         champion = current_champion(registry)
         data_started = time.monotonic()
         checks, features = check_data(job, days, labelled, champion)
         guardrail_seconds = time.monotonic() - data_started
         guardrails.require(checks, override)
         with guardrails.beside(checks, "weights, training and calibration"):
-            learnt = make_bundle(job, days, labelled, identity, champion)
+            learnt = make_bundle(job, days, labelled, identity, versions, champion)
         judgement = learnt.judgement
         checks += check_judging(job, days, judgement, learnt.alike)
         guardrail_seconds += learnt.seconds
@@ -58,6 +64,7 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
     number = registry.register(
         bundle, identity=identity, pictures=folder(job, "models", identity[:12]), now=job.now, actor=job.actor, reason=reason
     )
+    forget(job, identity)
     verdict = training_report.verdict(judgement, table).sentence
     result = {
         "version": number,

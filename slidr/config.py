@@ -146,6 +146,7 @@ class GuardrailsConf(Section):
     min_hour_clicks: Positive
     min_human_density: Share
     min_purchasing: Positive
+    min_high_rfm: Count
     max_purchase_outage_hours: Count
     max_single_class_days: Count
     volume_weeks: Positive
@@ -163,6 +164,7 @@ class GuardrailsConf(Section):
     max_late_share: Share
     max_missing_features: Share
     max_missing_days: Count
+    min_judging_purchases: Count
     max_judging_fpr: Share
     max_judging_ivr: Share
     min_judging_ivr: Share
@@ -172,6 +174,7 @@ class GuardrailsConf(Section):
     min_slice_coverage: Share
     max_global_slices: Share
     max_baseline_lead: Share
+    min_compared: Share
     max_ivr_jump: Share
     max_disagreement: Share
     min_advertiser_clicks: Positive

@@ -115,7 +115,8 @@ class Lake:
         return int(self.delta(table).history(1).select("version").collect()[0][0])
 
     def read_version(self, table: Table, version: int, days: Sequence[date]) -> DataFrame:
-        """The table as of a commit, for runs that pin their input."""
+        """The table as of a commit, for runs that pin their input. Raises InputError where there is no table."""
+        self.delta(table)
         reader = self.spark.read.format("delta").option("versionAsOf", version)
         df = reader.table(self._catalog_name(table)) if self.catalog else reader.load(self.path(table))
         return conform(df, table).where(in_days(F.col(table.day), days))

@@ -135,7 +135,7 @@ def verdicts_by_version(metrics: DataFrame, *, conf: MonitoringConf, now: dateti
     """Model version -> one verdict over the hours, of all slices, in which it made first decisions lately.
 
     Lately is the `stable_after_hours` up to `now`; `metrics` holds `baseline_days` more. A version that decided nothing
-    since then is not in the result.
+    since then is not in the result. It takes half of its hours with enough clicks to be `ok`.
     """
     start = now - timedelta(hours=conf.stable_after_hours)
     days = days_between(start.date(), (now - timedelta(microseconds=1)).date() + timedelta(days=1))
@@ -145,7 +145,12 @@ def verdicts_by_version(metrics: DataFrame, *, conf: MonitoringConf, now: dateti
     rows = pd.DataFrame([tuple(row) for row in decided.collect()], columns=["model_version", *KEYS[:2]])  # hours x versions
     judged = rows.merge(whole, on=KEYS[:2])
     judged = judged[(judged["time"] >= _naive(start)) & (judged["time"] < _naive(now))]
-    return {str(version): verdict(hours) for version, hours in judged.groupby("model_version")}
+    return {str(version): _verdict_of_version(hours) for version, hours in judged.groupby("model_version")}
+
+
+def _verdict_of_version(hours: pd.DataFrame) -> str:
+    found = verdict(hours)
+    return TOO_FEW if found == OK and (hours["verdict"] == OK).mean() < 0.5 else found
 
 
 def _naive(time: datetime) -> pd.Timestamp:

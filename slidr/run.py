@@ -19,8 +19,8 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table as RichTable
 
-import slidr
 from slidr import direct, session, tables
+from slidr.build import code_version
 from slidr.config import Config
 from slidr.errors import DONE, GuardrailError, SetupError, SlidrError
 from slidr.lake import Lake
@@ -32,12 +32,14 @@ INTERRUPTED, TERMINATED, BROKEN = 130, 143, 1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did: `summary` is the JSON result; `shown` are small tables for people, by title."""
+    """What a command did: `summary` is the JSON result; `shown` are small tables for people, by title. `refused` says what
+    stopped a part of it: the run is on record as refused, with this message."""
 
     summary: dict[str, Any]
     shown: dict[str, Cells] = field(default_factory=dict)
     said: str = ""
     exit_code: int = DONE
+    refused: str | None = None
 
 
 @dataclass
@@ -91,7 +93,8 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def _attempt(action: Callable[[Job], Outcome], job: Job, verbose: bool) -> tuple[Outcome, str | None]:
     try:
-        return action(job), None
+        outcome = action(job)
+        return outcome, outcome.refused
     except GuardrailError as error:
         shown: dict[str, Cells] = {"Guardrails": error.rows} if error.rows else {}
         return Outcome({"guardrails": error.rows} if error.rows else {}, shown, exit_code=error.exit_code), str(error)
@@ -120,7 +123,7 @@ def _record(job: Job, command: str, started: datetime, outcome: Outcome, message
         "run_date": started.date(),
         "command": command,
         "config_hash": job.conf.config_hash,
-        "code_version": slidr.__version__,
+        "code_version": code_version(),
         "started_time": started,
         "ended_time": ended,
         "outcome": "done" if message is None else "interrupted" if outcome.exit_code >= INTERRUPTED else "refused",

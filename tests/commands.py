@@ -18,6 +18,8 @@ SMALL = {
     "calibration.min_coverage": "0.0",
     "guardrails.min_hour_clicks": "50",
     "guardrails.min_purchasing": "50",
+    "guardrails.min_high_rfm": "0",
+    "guardrails.min_judging_purchases": "0",
     "guardrails.max_judging_fpr": "0.5",
     # Two epochs on so few clicks make no good model, and one robot is a large part of a day.
     "guardrails.max_slice_fpr": "1.0",
@@ -48,7 +50,9 @@ class World:
         self.lake = Lake(spark, str(root / "lake"))
 
     def run(self, *words: str) -> Result:
-        return CliRunner().invoke(app, [*words, *self.options, "--json", "-q"])
+        """The words' own settings come last: the last one of a key holds."""
+        first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+        return CliRunner().invoke(app, [*words[:first], *self.options, *words[first:], "--json", "-q"])
 
     def ok(self, *words: str, code: int = 0) -> dict:
         result = self.run(*words)

@@ -1,4 +1,4 @@
-"""A champion becomes stable after 48 hours in which nothing that it decided deviates; the whole chain is in test_jobs.py."""
+"""What a day does without a person: labels, promotion, proof, and what a guardrail leaves; the whole chain is in test_jobs.py."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from slidr.jobs import daily
+from slidr.jobs import daily, train
 
 from slidr.config import Config, RegistryConf
+from slidr.errors import GuardrailError, NothingToDoError
 from slidr.lake import Lake
 from slidr.registry import Registry
-from slidr.run import Job
-from slidr.tables import SLICE_METRICS
+from slidr.run import Job, Outcome
+from slidr.tables import CLICKS, LABELS, PURCHASES, SLICE_METRICS
 from tests.bundles import constant
-from tests.frames import at, frame
+from tests.frames import at, click, clicks, frame
 
 START = at("2026-03-10")
 
@@ -25,8 +26,8 @@ def metrics(version: str, day: datetime, invalid: int = 30, hours: range = range
     return [{**base, **dict.fromkeys(counts, 0), "click_date": day.date(), "hour": hour, "invalid": invalid} for hour in hours]
 
 
-def job_at(lake: Lake, conf: Config, now: datetime) -> Job:
-    job = Job(conf, "run-1", now, Console(quiet=True), actor="test")
+def job_at(lake: Lake, conf: Config, now: datetime, promotion: str = "manual") -> Job:
+    job = Job(conf.model_copy(update={"promotion": promotion}), "run-1", now, Console(quiet=True), actor="test")
     job.__dict__.update(lake=lake, spark=lake.spark)  # the session of the tests, as if it had started already
     return job
 
@@ -68,3 +69,80 @@ def test_one_bad_hour_or_nothing_to_judge_leaves_it(lake: Lake, conf: Config, re
     assert daily.prove(job_at(lake, conf, START + timedelta(days=3)), registry) == []
     assert daily.prove(job_at(lake, conf, START + timedelta(days=4)), registry) == []
     assert registry.states().state == {"1": "stable", "2": "champion"}
+
+
+def test_few_judged_hours_prove_nothing(lake: Lake, conf: Config, registry: Registry) -> None:
+    days = [START + timedelta(days=offset) for offset in range(-2, 2)]
+    usual = [*metrics("0", days[0]), *metrics("0", days[1]), *metrics("1", days[2]), *metrics("2", days[3])]
+    few = [{**row, "clicks": 10, "invalid": 3} if row["model_version"] == "1" and row["hour"] >= 11 else row for row in usual]
+    lake.append(frame(lake.spark, SLICE_METRICS, few), SLICE_METRICS)
+    assert daily.prove(job_at(lake, conf, START + timedelta(days=2)), registry) == []
+
+
+def candidate(registry: Registry, conf: Config, tmp_path: Path, number: str) -> None:
+    """The next version, as a training registers it."""
+    made = constant(conf, float(number))
+    registry.register(made, identity=number * 2, pictures=tmp_path / "pictures", now=START, actor="test", reason="test")
+
+
+def test_the_newest_candidate_is_promoted_without_a_person_also_after_a_kill(
+    lake: Lake, conf: Config, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate(registry, conf, tmp_path, "3")  # the run that registered it was killed before the promotion
+    monkeypatch.setattr(train, "train_as_of", lambda *_: Outcome({"version": "3", "new": False, "state": "candidate"}))
+    by_hand, auto = job_at(lake, conf, START), job_at(lake, conf, START, "auto")
+    assert daily.learn(by_hand, registry) == ("version 3, candidate", None)
+    assert registry.states().champion == "2"
+    assert daily.learn(auto, registry) == ("version 3, champion", None)
+    assert registry.states().champion == "3"
+    monkeypatch.setattr(train, "train_as_of", lambda *_: Outcome({"version": "3", "new": False, "state": "champion"}))
+    events = len(registry.events())
+    assert daily.learn(auto, registry) == ("version 3, champion", None)
+    assert len(registry.events()) == events
+
+
+def test_what_a_person_took_back_does_not_return_by_itself(
+    lake: Lake, conf: Config, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.mark_stable("1", now=START, actor="test", reason="test")
+    registry.rollback(now=START, actor="ann", reason="harms people")
+    candidate(registry, conf, tmp_path, "3")
+    monkeypatch.setattr(train, "train_as_of", lambda *_: Outcome({"version": "3", "new": True}))
+    said, stopped = daily.learn(job_at(lake, conf, START, "auto"), registry)
+    assert "version 3 waits for a person: version 2 was taken back (ann" in said
+    assert stopped is None
+    assert registry.states().champion == "1"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "stops"),
+    [
+        (GuardrailError("too few", [{"check": "x"}]), "stopped by a guardrail", True),
+        (NothingToDoError("too early"), "waits: too early", False),
+    ],
+)
+def test_a_training_that_ends_without_a_version_promotes_nothing(
+    error: Exception, said: str, stops: bool, lake: Lake, conf: Config, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Outcome:
+        raise error
+
+    monkeypatch.setattr(train, "train_as_of", fails)
+    text, stopped = daily.learn(job_at(lake, conf, START, "auto"), registry)
+    assert text.startswith(said)
+    assert (stopped is error) == stops
+    assert registry.states().champion == "2"
+
+
+def test_a_day_is_labelled_again_when_clicks_came_in(lake: Lake, conf: Config) -> None:
+    for table in (CLICKS, LABELS, PURCHASES):
+        lake.create(table)
+    lake.append(clicks(lake.spark, click("a", START), click("b", START + timedelta(days=9))), CLICKS)
+    job = job_at(lake, conf, START + timedelta(days=5))
+    assert daily.label(job) == 1  # the other day has not matured
+    version = lake.version(LABELS)
+    assert (daily.label(job), lake.version(LABELS)) == (0, version)
+    lake.append(clicks(lake.spark, click("late", START)), CLICKS)
+    assert daily.label(job) == 1
+    assert {row.click_id for row in lake.read(LABELS).collect()} == {"a", "late"}
+    assert daily.label(job) == 0

@@ -229,6 +229,12 @@ def test_no_purchases_at_all_stop_with_a_clear_message() -> None:
     assert stopped.value.exit_code == 4
 
 
+def test_no_account_with_a_high_score_stops_where_some_are_expected() -> None:
+    gone = measured(hours(humans=0.04))
+    assert list(failed(data_checks(gone))) == ["high-RFM clicks"]
+    assert failed(data_checks(gone, min_high_rfm=0)) == {}
+
+
 def test_orders_that_did_not_come_in_are_found_by_their_own_hour() -> None:
     m = measured()
     orders = m.others.orders.copy()
@@ -440,7 +446,7 @@ def model_checks(table: pd.DataFrame | None = None, **given: Any) -> list[Check]
         (0.03, 0.2, []),
         (0.045, 0.2, []),  # 45 of 1000: 95% interval 3.3 to 6.0 %
         (0.06, 0.2, ["judging FPR, lower end of its 95% interval"]),  # 4.6 to 7.7 %
-        (math.nan, 0.2, ["judging FPR, lower end of its 95% interval"]),
+        (math.nan, 0.2, ["purchasing clicks of the judging days", "judging FPR, lower end of its 95% interval"]),
         (0.03, 0.7, ["judging IVR, highest"]),
         (0.03, 0.0, ["judging IVR, lowest"]),
         (0.03, math.nan, ["judging IVR, highest", "judging IVR, lowest"]),
@@ -460,6 +466,11 @@ def test_fpr_of_a_slice() -> None:
         check for check in model_checks(metrics(**{"phone/guest": {"purchasing_invalid": 90, "fpr": 0.09}})) if "FPR of" in check.name
     )
     assert (shown.name, shown.observed) == ("FPR of phone/guest", 0.09)
+
+
+def test_an_fpr_of_few_purchasing_clicks_says_nothing() -> None:
+    few = metrics(fpr=0.1).replace({"purchasing": {1000: 40}, "purchasing_invalid": {100: 4}})  # 4 of 40: the interval begins at 2.8 %
+    assert list(failed(model_checks(few))) == ["purchasing clicks of the judging days"]
 
 
 def test_coverage_of_a_slice() -> None:
@@ -524,7 +535,9 @@ def alike(slices: dict[str, Any] | None = None, money: dict[str, Any] | None = N
 
 
 def champion_checks(found: Alike | None, **bounds: Any) -> list[Check]:
-    return check_champion(found, why="there is no champion", bounds=BOUNDS.model_copy(update=bounds), days=[FIRST])
+    return check_champion(
+        found, champion=found.version if found else None, why="there is no champion", bounds=BOUNDS.model_copy(update=bounds), days=[FIRST]
+    )
 
 
 def test_a_model_like_the_champion_passes() -> None:
@@ -566,12 +579,24 @@ def test_each_slice_whose_ivr_jumps_is_a_row_and_the_largest_jump_is_shown_where
     assert jumps(1000, 2100) == [("IVR jump of desktop", 0.1)]
 
 
+def test_a_champion_that_cannot_be_compared_stops_where_it_must_be() -> None:
+    def stopped(found: Alike | None, bound: float) -> dict[str, Check]:
+        bounds = BOUNDS.model_copy(update={"min_compared": bound})
+        return failed(check_champion(found, champion="7", why="champion 7: no features", bounds=bounds, days=[FIRST]))
+
+    assert stopped(None, 0.0) == {}
+    assert "champion 7: no features; build features" in stopped(None, 0.5)["judging clicks that the champion decides too"].advice
+    few = replace(alike(), undecided=1_000_000)
+    assert list(stopped(few, 0.5)) == ["judging clicks that the champion decides too"]
+    assert stopped(alike(), 0.5) == {}
+
+
 def test_without_a_champion_its_checks_are_left_out_and_say_so() -> None:
     checks = champion_checks(None)
     assert {(check.verdict, check.advice) for check in checks} == {("not judged", "there is no champion")}
-    assert len(checks) == 5
+    assert len(checks) == 6
     nothing = replace(alike(), slices=alike().slices.head(0))
-    assert {check.verdict for check in champion_checks(nothing)} == {"not judged"}
+    assert {check.verdict for check in champion_checks(nothing, min_compared=0.0)[1:]} == {"not judged"}
     free = replace(alike(), currencies=alike().currencies.assign(cost_micros=0))
     assert [check.verdict for check in champion_checks(free) if check.name == "money decided otherwise"] == ["not judged"]
 

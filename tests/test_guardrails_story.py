@@ -29,7 +29,7 @@ SETTINGS = {
     "labels.rfm_high": "15",
     "labels.rfm_days": "1",
     "weights.max_weight": "500",
-    "training.epochs": "8",
+    "training.epochs": "20",
     "training.batch_size": "512",
 }
 

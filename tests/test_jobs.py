@@ -3,11 +3,14 @@
 import html
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
-from slidr import tables
+from slidr import tables, training_report
+from slidr.registry import Registry
 from tests.commands import SMALL, World
 
 CLICKS = "60000"
@@ -41,8 +44,9 @@ def test_init_again_changes_nothing(world: World) -> None:
 
 def test_the_chain_from_training_to_a_published_replay(world: World) -> None:
     world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21", code=8)  # no champion yet
-    trained = world.ok("train", "--as-of", "2025-03-20")
+    trained = trained_despite_a_kill(world)
     assert (trained["version"], trained["new"]) == ("1", True)
+    its_report_is_in_the_registry(world)
     assert {row["method"] for row in trained["comparison"]} >= {"mlp", "logistic", "velocity"}
     assert "no champion" in trained["verdict"] or "a simple rule" in trained["verdict"]
     assert trained["verdict"] in html.unescape(Path(trained["report"]).read_text(encoding="utf-8"))
@@ -58,6 +62,27 @@ def test_the_chain_from_training_to_a_published_replay(world: World) -> None:
     assert world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21")["new_decisions"] == 0
     identity_replay(world, day)
     never_decided_replay(world)
+
+
+def trained_despite_a_kill(world: World) -> dict[str, Any]:
+    """The bundle is in MLflow, the version has no state yet: the same command brings it to its end."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(Registry, "_change", killed)
+        assert world.ok("train", "--as-of", "2025-03-20", code=130)["exit_code"] == 130
+    assert world.ok("models", "list")["versions"] == []
+    return world.ok("train", "--as-of", "2025-03-20")
+
+
+def its_report_is_in_the_registry(world: World) -> None:
+    client = MlflowClient(f"sqlite:///{world.root}/registry.db")
+    version = client.get_model_version("slidr", "1")
+    kept = {Path(file.path).name for file in client.list_artifacts(version.run_id, "pictures")}
+    assert kept >= {"report.html", "report.json", *training_report.PICTURES}
+    assert not (world.root / "work" / "snapshots").exists() or not any((world.root / "work" / "snapshots").iterdir())
 
 
 def identity_replay(world: World, day: int) -> None:
@@ -93,6 +118,11 @@ def test_daily_is_idempotent_by_date_and_a_guardrail_leaves_the_champion(world: 
     second = world.ok(*words, code=4)
     assert first["features"] == first["decisions"] > 0
     assert "guardrail" in first["training"]
+    assert first["message"].startswith("stopped by 1 of")
+    assert "purchasing clicks is" in first["message"].splitlines()[0]
+    assert "purchasing clicks" in [row["check"] for row in first["guardrails"] if row["verdict"] == "failed"]
+    record = world.lake.read(tables.RUNS).where(f"run_id = '{first['run_id']}'").collect()[0]
+    assert (record["outcome"], record["exit_code"], record["message"]) == ("refused", 4, first["message"])
     assert (second["features"], second["decisions"], second["labels"]) == (0, 0, 0)
     assert [world.lake.version(table) for table in kept] == versions
     assert world.ok("models", "list")["champion"] == "1"

@@ -4,6 +4,7 @@ import math
 import random
 from datetime import date, datetime, timedelta
 
+import pytest
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from slidr import labels
@@ -159,6 +160,15 @@ def test_a_day_alone_gets_the_labels_of_the_range(spark: SparkSession, conf: Con
         read = made_df.where(made_df.click_date.isin(labels.days_of_clicks([on], conf.labels)))
         alone = label(read, orders_df, [on], conf)
         assert sorted(alone) == sorted(row for row in together if row["click_date"] == on)
+
+
+@pytest.mark.parametrize("parts", [1, 7])
+def test_labels_do_not_depend_on_partitions_or_order(spark: SparkSession, conf: Config, parts: int) -> None:
+    made, orders = random_world(3)
+    shuffled = [random.Random(parts).sample(rows, len(rows)) for rows in (made, orders)]
+    frames = (clicks(spark, *shuffled[0]).repartition(parts), purchases(spark, *shuffled[1]).repartition(parts))
+    expected = label(clicks(spark, *made), purchases(spark, *orders), DAYS, conf)
+    assert sorted(label(*frames, DAYS, conf)) == sorted(expected)
 
 
 def test_a_purchase_that_arrives_after_label_time_is_counted_as_late(spark: SparkSession, conf: Config) -> None:

@@ -25,10 +25,12 @@ DOC = Path(__file__).parent.parent / "docs" / "models.md"
 
 def events(*changes: tuple[str, str]) -> list[dict[str, Any]]:
     """One change an hour."""
+    before: dict[str, str] = {}
     return [
         {
             "event_no": hour + 1,
             "model_version": version,
+            "from_state": (before.get(version), before.update({version: to}))[0],
             "to_state": to,
             "bundle_sha256": f"sha-{version}",
             "metrics": "{}",
@@ -50,6 +52,29 @@ def test_states_follow_the_events() -> None:
     assert states.state == {"1": "stable", "2": "champion"}
     assert (states.unproven(NOW + 4 * HOUR), states.unproven(NOW + 3 * HOUR)) == (["2"], [])
     assert {version: event["actor"] for version, event in states.given_by.items()} == {"1": "actor-2", "2": "actor-4"}
+
+
+def asked(*changes: tuple[str, str], number: str) -> list[str]:
+    """The states that a run without a person would give the version."""
+    return [change.to_state for change in life.automatic(fold(events(*changes)), number, "auto")]
+
+
+def test_a_run_promotes_the_newest_candidate_and_nothing_that_something_happened_after() -> None:
+    assert asked(*TWO, ("3", "candidate"), number="3") == ["champion"]
+    assert asked(*TWO, ("3", "candidate"), number="2") == []  # an old day run again
+    assert asked(*TWO, ("3", "candidate"), ("4", "candidate"), number="3") == []
+    assert asked(*TWO, ("3", "candidate"), ("1", "champion"), number="3") == []  # a person decided meanwhile
+    assert asked(*TWO, ("3", "candidate"), ("3", "revoked"), number="3") == []
+    assert asked(number="1") == []
+
+
+@pytest.mark.parametrize("back", [(("2", "suspect"), ("1", "champion")), (("2", "revoked"),), (("2", "revoked"), ("1", "champion"))])
+def test_after_a_champion_was_taken_back_a_person_promotes_the_next(back: tuple[tuple[str, str], ...]) -> None:
+    with pytest.raises(ModelRefusedError, match="version 3 waits for a person: version 2 was taken back .actor-5.*promote by hand"):
+        asked(*TWO, *back, ("3", "candidate"), number="3")
+    by_hand = (*TWO, *back, ("3", "candidate"), ("3", "champion"), ("4", "candidate"))
+    assert asked(*by_hand, number="4") == ["champion"]
+    assert asked(*TWO, ("1", "revoked"), ("3", "candidate"), number="3") == ["champion"]  # it did not decide
 
 
 def test_a_stable_version_that_decides_again_stays_stable() -> None:

@@ -10,12 +10,13 @@ from pyspark.sql import functions as F
 
 from slidr.config import GuardrailsConf
 from slidr.curves import share
-from slidr.guardrails.checks import Check, at_most, left_out
+from slidr.guardrails.checks import Check, at_least, at_most, left_out
 from slidr.guardrails.queries import ADVERTISERS, SLICES, query
 
 TOP = 50  # advertisers that the driver looks at, by each measure
 SETS = (["slice"], ["currency"], ["advertiser_id", "currency"])
 COUNTS = ("clicks", "changed", "old_invalid", "new_invalid", "cost_micros", "changed_micros", "credited_micros", "charged_micros")
+COMPARED = "judging clicks that the champion decides too"
 NAMES = (
     "IVR jump of a slice",
     "clicks decided otherwise than by the champion",
@@ -89,8 +90,8 @@ def decided_alike(decided: DataFrame, version: str, *, min_clicks: int) -> Alike
     )
 
 
-def check_champion(alike: Alike | None, *, why: str, bounds: GuardrailsConf, days: Sequence[date]) -> list[Check]:
-    """Checks against the champion. Without one, or where it decided none of the rows, they are left out and `why` says so."""
+def check_champion(alike: Alike | None, *, champion: str | None, why: str, bounds: GuardrailsConf, days: Sequence[date]) -> list[Check]:
+    """Checks against the champion; what cannot be compared is left out, and `why` says so. `champion` is its number, None without one."""
     limits = (
         bounds.max_ivr_jump,
         bounds.max_disagreement,
@@ -99,13 +100,24 @@ def check_champion(alike: Alike | None, *, why: str, bounds: GuardrailsConf, day
         bounds.max_advertiser_money_disagreement,
     )
     if alike is None or alike.slices.empty:
-        return [left_out(name, bound, why) for name, bound in zip(NAMES, limits, strict=True)]
+        return [_compared(alike, champion, why, bounds.min_compared), *(left_out(n, b, why) for n, b in zip(NAMES, limits, strict=True))]
     return [
+        _compared(alike, champion, why, bounds.min_compared),
         *_ivr_jumps(alike, bounds, query(SLICES, days)),
         _clicks(alike, bounds.max_disagreement, query(SLICES, days)),
         *_advertisers(alike, bounds, query(ADVERTISERS, days)),
         *_money(alike, bounds, query(ADVERTISERS, days)),
     ]
+
+
+def _compared(alike: Alike | None, champion: str | None, why: str, bound: float) -> Check:
+    """Share of the judging clicks that both decide: the other checks say nothing of a champion that decides none of them."""
+    if champion is None:
+        return left_out(COMPARED, bound, why, minimum=True)
+    both = int(alike.slices["clicks"].sum()) if alike else 0
+    clicks = both + (alike.undecided if alike else 0)
+    few = f"{why}; build features of its spec for these days, or go on with --override" if both < clicks or not alike else ""
+    return at_least(COMPARED, share(both, clicks) if clicks else 0.0, bound, f"{both} clicks{'; ' if few else ''}{few}")
 
 
 def _ivr_jumps(alike: Alike, bounds: GuardrailsConf, behind: str) -> list[Check]:

@@ -55,7 +55,8 @@ def check_training_data(measured: Measured, *, bounds: GuardrailsConf, reference
     """All checks on data. `reference` is what the champion's bundle keeps of its features, if there is a champion."""
     m, hours, others, small = measured, measured.hours, measured.others, bounds.min_hour_clicks
     return [
-        _purchasing(hours, m.days, bounds.min_purchasing),
+        _signs("purchasing clicks", "purchasing", hours, m.days, bounds.min_purchasing),
+        _signs("high-RFM clicks", "high_rfm", hours, m.days, bounds.min_high_rfm),
         *check_densities(hours, min_hour_clicks=small, min_density=bounds.min_human_density),
         check_purchase_outage(hours, others.orders, min_hour_clicks=small, max_hours=bounds.max_purchase_outage_hours),
         _single_class(hours, bounds.max_single_class_days),
@@ -71,11 +72,11 @@ def check_training_data(measured: Measured, *, bounds: GuardrailsConf, reference
     ]
 
 
-def _purchasing(hours: pd.DataFrame, days: Sequence[date], bound: int) -> Check:
-    few = "train on more days, or check that purchases were ingested for these days; guardrails.min_purchasing is the bound"
-    found = int(hours["purchasing"].sum())
+def _signs(name: str, sign: str, hours: pd.DataFrame, days: Sequence[date], bound: int) -> Check:
+    few = f"train on more days, or check that purchases were ingested for them and before; guardrails.min_{sign} is the bound"
+    found = int(hours[sign].sum())
     advice = few if found < bound else f"of {int(hours['clicks'].sum())} labelled clicks"
-    return at_least("purchasing clicks", found, bound, advice, query(LABELS_BY_DAY, days))
+    return at_least(name, found, bound, advice, query(LABELS_BY_DAY, days))
 
 
 def _single_class(hours: pd.DataFrame, bound: int) -> Check:

@@ -34,6 +34,7 @@ def check_model(
     slices = metrics[metrics["slice"] != TOTAL]
     outcomes = {row.slice: row.outcome for row in calibration.slices}
     return [
+        _judging_purchases(metrics[metrics["slice"] == TOTAL].iloc[0], bounds.min_judging_purchases, behind),
         *_totals(metrics[metrics["slice"] == TOTAL].iloc[0], bounds, behind),
         *_slice_fpr(slices, bounds, behind),
         *_slice_coverage(slices, bounds, behind),
@@ -41,6 +42,12 @@ def check_model(
         _calibration(slices, outcomes, bounds.max_global_slices, behind),
         _baselines({name: pool(curves) for name, curves in methods.items()}, calibration.fpr_budget, bounds.max_baseline_lead, behind),
     ]
+
+
+def _judging_purchases(total: "pd.Series[Any]", bound: int, behind: str) -> Check:
+    """With fewer the interval of the FPR is so wide that it shows nothing."""
+    advice = f"of {int(total['clicks'])} judging clicks; the FPR is a share of these: judge on more days, or on more of the users"
+    return at_least("purchasing clicks of the judging days", int(total["purchasing"]), bound, advice, behind)
 
 
 def _totals(total: "pd.Series[Any]", bounds: GuardrailsConf, behind: str) -> list[Check]:

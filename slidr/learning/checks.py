@@ -40,4 +40,4 @@ def check_judging(job: Job, days: Days, judgement: evaluation.Judgement, alike: 
         judgement.metrics("judging"), methods=judgement.judged, calibration=judgement.calibration, bounds=conf, days=days.judging
     )
     why = f"champion {judgement.champion}: {judgement.note}" if judgement.champion else "there is no champion to compare with"
-    return own + guardrails.check_champion(alike, why=why, bounds=conf, days=days.judging)
+    return own + guardrails.check_champion(alike, champion=judgement.champion, why=why, bounds=conf, days=days.judging)

@@ -9,12 +9,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr import labels as labelling
+from slidr.build import code_version
 from slidr.errors import NothingToDoError
 from slidr.features.counters import prefer_logged
 from slidr.features.spec import UNITS
 from slidr.run import Job
 from slidr.slices import slice_name
-from slidr.tables import CLICKS, LABELS, features_table
+from slidr.tables import CLICKS, LABELS, Table, features_table
 
 PARTS = ("training", "calibration", "judging")
 JUDGED = ("arrival_time", "advertiser_id", "cost_micros", "currency")  # what guardrails look at besides
@@ -51,20 +52,29 @@ def choose_days(job: Job, now: datetime) -> Days:
     return Days(chosen[: conf.train_days], chosen[conf.train_days : judged], chosen[judged:])
 
 
-def labelled_clicks(job: Job, days: Days) -> DataFrame:
+def read_versions(job: Job) -> dict[str, int]:
+    """The newest commit of each table that a training reads; it reads no later one, whatever is written meanwhile."""
+    return {table.name: job.lake.version(table) for table in (CLICKS, LABELS, features_table(job.conf.spec))}
+
+
+def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame:
     """Clicks of the days with labels, features, slice and `part`; clicks that the upstream filter made free are left out.
 
     Days and users are apart: a click of a training day counts only if its user (or address, for guests) is one of the
-    training share, and so on; no user is in two parts.
+    training share, and so on; no user is in two parts. `versions`: the commit of each table that is read.
     """
     spec = job.conf.spec
-    clicks = job.lake.read(CLICKS, days.all).where("upstream_filter is null")
+
+    def read(table: Table) -> DataFrame:
+        return job.lake.read_version(table, versions[table.name], days.all)
+
+    clicks = read(CLICKS).where("upstream_filter is null")
     clicks = clicks.select(
         "click_id", "click_time", "click_date", "user_id", "ip_key", "session_id", "device", "marketplace", "logged_in", *JUDGED
     )
-    labels = job.lake.read(LABELS, days.all).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
+    labels = read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
     names = [column.name for column in spec.columns if column.name != "logged_in"]
-    features = prefer_logged(job.lake.read(features_table(spec), days.all)).select("click_id", *names)
+    features = prefer_logged(read(features_table(spec))).select("click_id", *names)
     shares = job.conf.training.user_shares
     user = F.coalesce("user_id", "ip_key", "session_id")
     place = F.pmod(F.xxhash64(F.lit(job.conf.training.seed), user), F.lit(1_000_000)) / 1_000_000
@@ -79,7 +89,13 @@ def labelled_clicks(job: Job, days: Days) -> DataFrame:
 
 
 def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:
-    """Hash of what the model is made of: settings, days, and a fingerprint of the labelled clicks with their features."""
+    """Hash of what the model is made of: code, settings, days, and a fingerprint of the labelled clicks with their features."""
     row = labelled.select(F.xxhash64(*labelled.columns).alias("h")).agg(F.count("*"), F.sum(F.col("h").cast("decimal(38,0)"))).collect()[0]
-    content = {"config": job.conf.config_hash, "days": asdict(days), "clicks": row[0], "fingerprint": str(row[1])}
+    content = {
+        "code": code_version(),
+        "config": job.conf.config_hash,
+        "days": asdict(days),
+        "clicks": row[0],
+        "fingerprint": str(row[1]),
+    }
     return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()

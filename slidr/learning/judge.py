@@ -8,14 +8,12 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-import slidr
 from slidr import evaluation, guardrails, judging, plots, training_report, weights
 from slidr.bundle import Bundle
 from slidr.curves import TOTAL, Calibration, Curve
 from slidr.learning.clicks import PARTS, Days
 from slidr.learning.methods import learn
 from slidr.run import Job, folder
-from slidr.tables import CLICKS, LABELS, PURCHASES, features_table
 from slidr.version import Version
 
 METHOD = "mlp"  # the one that becomes the version; the others are baselines
@@ -33,9 +31,9 @@ class Learnt:
     seconds: float
 
 
-def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str, champion: Version | None) -> Learnt:
-    """Weights, snapshot, methods, thresholds and judgement; nothing is registered yet."""
-    methods, raked, training_rows = learn(job, labelled, identity)
+def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str, versions: dict[str, int], champion: Version | None) -> Learnt:
+    """Weights, snapshot, methods, thresholds and judgement; nothing is registered yet. `versions`: table -> commit read."""
+    methods, raked, training_rows = learn(job, labelled, identity, versions)
     judgement, alike, seconds = judge(job, days, labelled, methods, champion)
     calibration = judgement.calibration
     plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, folder(job, "models", identity[:12]) / "curves.png")
@@ -43,7 +41,6 @@ def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str, champi
         methods[METHOD],
         thresholds=dict(calibration.thresholds),
         default_threshold=calibration.default_threshold,
-        table_versions=table_versions(job),
         metrics=bundle_metrics(judgement, raked),
     )
     losses = {name: method.metrics["loss_by_epoch"] for name, method in methods.items() if "loss_by_epoch" in method.metrics}
@@ -115,7 +112,6 @@ def training_facts(
         table_versions=bundle.table_versions,
         libraries=bundle.libraries,
         settings={
-            "slidr": slidr.__version__,
             "configuration": job.conf.config_hash,
             "feature spec": job.conf.spec.spec_id,
             "seed": conf.seed,
@@ -144,8 +140,3 @@ def bundle_metrics(judgement: evaluation.Judgement, raked: weights.Raking) -> di
         "calibration_outcomes": notes,
         "weights_dropped": list(raked.dropped + raked.pooled),
     }
-
-
-def table_versions(job: Job) -> dict[str, int]:
-    tables = (CLICKS, PURCHASES, LABELS, features_table(job.conf.spec))
-    return {table.name: job.lake.version(table) for table in tables}

@@ -1,23 +1,35 @@
 """Weights, snapshot, and every method trained on it, as bundles that invalidate nothing yet."""
 
+import shutil
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr import weights
+from slidr.build import code_version
 from slidr.bundle import Bundle, Preparation, preparation_for
 from slidr.run import Job, folder
 
 LIBRARIES = ("numpy", "pyarrow", "pyspark", "torch", "petastorm", "cvxpy", "mlflow")
 
 
-def learn(job: Job, labelled: DataFrame, identity: str) -> tuple[dict[str, Bundle], weights.Raking, int]:
-    """(all methods by name; the weights that they learnt with; clicks that they learnt from)."""
+def learn(job: Job, labelled: DataFrame, identity: str, versions: dict[str, int]) -> tuple[dict[str, Bundle], weights.Raking, int]:
+    """(all methods by name; the weights that they learnt with; clicks that they learnt from). `versions`: table -> commit read."""
     raked = rake(job, labelled)
-    manifest, preparation = snapshot(job, labelled, raked, identity)
-    return fit_all(job, manifest, preparation), raked, manifest.rows
+    manifest, preparation = snapshot(job, labelled, raked, identity, versions)
+    return fit_all(job, manifest, preparation, versions), raked, manifest.rows
+
+
+def forget(job: Job, identity: str) -> None:
+    """Deletes the snapshot and the progress of a training that is registered: as large as its clicks, and never read again."""
+    shutil.rmtree(_snapshot_folder(job, identity), ignore_errors=True)
+
+
+def _snapshot_folder(job: Job, identity: str) -> Path:
+    return folder(job, "snapshots", identity[:12])
 
 
 def rake(job: Job, labelled: DataFrame) -> weights.Raking:
@@ -25,7 +37,7 @@ def rake(job: Job, labelled: DataFrame) -> weights.Raking:
     return weights.rake(cells, **job.conf.weights.model_dump())
 
 
-def snapshot(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str) -> tuple[Any, Preparation]:
+def snapshot(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str, versions: dict[str, int]) -> tuple[Any, Preparation]:
     """The training part as files for the loaders, and how its features are scaled; all networks learn from the same."""
     from slidr.training import data  # torch and petastorm take seconds to import and are not in the base install
 
@@ -34,27 +46,27 @@ def snapshot(job: Job, labelled: DataFrame, raked: weights.Raking, identity: str
     rows = rows.withColumn("label", (~F.col("is_human")).cast("double")).withColumn("logged_in", F.col("logged_in").cast("int"))
     manifest = data.write_snapshot(
         rows,
-        str(folder(job, "snapshots", identity[:12])),
+        str(_snapshot_folder(job, identity)),
         features=[column.name for column in spec.columns],
         spec=spec,
         seed=conf.seed,
         row_group_rows=conf.row_group_rows,
-        table_versions={"identity": identity},
+        table_versions={**versions, "identity": identity},
     )
     return manifest, data.feature_statistics(manifest, preparation_for(spec))
 
 
-def fit_all(job: Job, manifest: Any, preparation: Preparation) -> dict[str, Bundle]:
+def fit_all(job: Job, manifest: Any, preparation: Preparation, versions: dict[str, int]) -> dict[str, Bundle]:
     """Every method trained on the snapshot; the metric `loss_by_epoch` has the losses of those that have any."""
     from slidr.training.methods import METHODS, School
 
-    place = folder(job, "training", manifest.sha256[:12])
+    place = Path(manifest.folder) / "progress"
     school = School(manifest, preparation, job.conf.training, job.conf.workers, job.spark, place, job.say)
     fitted = {name: method(school) for name, method in METHODS.items()}
-    return {name: draft(job, learnt.preparation, learnt.layers, learnt.history) for name, learnt in fitted.items()}
+    return {name: draft(job, learnt.preparation, learnt.layers, learnt.history, versions) for name, learnt in fitted.items()}
 
 
-def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...], losses: list[float]) -> Bundle:
+def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...], losses: list[float], versions: dict[str, int]) -> Bundle:
     return Bundle(
         spec=job.conf.spec,
         features=tuple(column.name for column in job.conf.spec.columns),
@@ -64,8 +76,8 @@ def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...], losses: l
         thresholds={},
         default_threshold=1.0,
         labels=job.conf.labels.model_dump(mode="json"),
-        table_versions={},
+        table_versions=dict(versions),
         config=job.conf.meaning,
-        libraries={name: installed(name) for name in LIBRARIES},
+        libraries={"slidr": code_version(), **{name: installed(name) for name in LIBRARIES}},
         metrics={"loss_by_epoch": losses} if losses else {},
     )

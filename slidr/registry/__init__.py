@@ -106,6 +106,11 @@ class Registry:
         """Makes a version the champion. Suspect and revoked versions are refused; a faster promotion is a ConflictError."""
         self._change(lambda seen: states.promotion(seen, number, reason), now=now, actor=actor)
 
+    def promote_newest(self, number: str, *, now: datetime, actor: str, reason: str) -> bool:
+        """The same where a run may do it without a person (`states.automatic`); False where there is nothing to promote."""
+        changes, _ = self._change(lambda seen: states.automatic(seen, number, reason), now=now, actor=actor)
+        return bool(changes)
+
     def mark_stable(self, number: str, *, now: datetime, actor: str, reason: str) -> None:
         """A version that has been champion may publish corrections from now on."""
         self._change(lambda seen: states.proof(seen, number, reason), now=now, actor=actor)

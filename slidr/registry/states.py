@@ -34,6 +34,8 @@ class States:
     given_by: Mapping[str, Event]  # the event that gave each version the state it has
     bundle_sha256: Mapping[str, str]
     metrics: Mapping[str, str]  # as JSON, from the registration
+    last: Event | None  # the newest event
+    taken_back: Event | None  # the last giving up of a champion, unless a candidate was promoted since
 
     @property
     def newest_stable(self) -> str | None:
@@ -68,6 +70,7 @@ def fold(events: Sequence[Event]) -> States:
     """States from events in their order. `champion` does not end `stable`: a stable version that decides stays stable."""
     champion: str | None = None
     champions: list[str] = []
+    taken_back: Event | None = None
     since: dict[str, datetime] = {}
     given_by: dict[str, Event] = {}
     first: dict[str, Event] = {}
@@ -78,14 +81,16 @@ def fold(events: Sequence[Event]) -> States:
             champion = version
             champions.append(version)
             since[version] = event["event_time"]
+            if event["from_state"] == "candidate":  # not a rollback, which goes to an older one
+                taken_back = None
         if not (to == "champion" and version in given_by and given_by[version]["to_state"] == "stable"):
             given_by[version] = event
         if to in GIVEN_UP and champion == version:
-            champion = None
+            champion, taken_back = None, event
     state = {version: event["to_state"] for version, event in given_by.items()}
     sha = {version: event["bundle_sha256"] for version, event in first.items()}
     metrics = {version: event["metrics"] for version, event in first.items()}
-    return States(champion, tuple(champions), since, state, given_by, sha, metrics)
+    return States(champion, tuple(champions), since, state, given_by, sha, metrics, events[-1] if events else None, taken_back)
 
 
 def at(events: Sequence[Event], time: datetime) -> States:
@@ -103,6 +108,22 @@ def promotion(states: States, number: str, reason: str) -> list[Change]:
     if states.state[number] in GIVEN_UP:
         raise ModelRefusedError(f"expected a candidate or stable version, found {number} in state {states.state[number]}")
     return [] if states.champion == number else [_to(states, number, "champion", reason)]
+
+
+def automatic(states: States, number: str, reason: str) -> list[Change]:
+    """The same without a person: only of a candidate that nothing has happened after, and not after a person took a champion back.
+
+    An old day run again must not bring an old version back, and the next training not what a person has just stopped.
+    """
+    if not states.last or states.last["model_version"] != number or states.state[number] != "candidate":
+        return []
+    if states.taken_back:
+        event = states.taken_back
+        raise ModelRefusedError(
+            f"version {number} waits for a person: version {event['model_version']} was taken back ({event['actor']}, "
+            f"{event['event_time']:%Y-%m-%d %H:%M} UTC: {event['reason']}); promote by hand to go on"
+        )
+    return promotion(states, number, reason)
 
 
 def proof(states: States, number: str, reason: str) -> list[Change]:

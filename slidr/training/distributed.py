@@ -81,6 +81,8 @@ def work(lesson: Lesson) -> None:
     """What each worker does; alone, or as one of the processes that torchrun started. The first keeps the progress."""
     rank, workers = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = "cuda" if lesson.device == "gpu" else "cpu"
+    if device == "cuda":  # processes on one machine see all its GPUs; a barrier task sees its own
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a workspace of fixed size
     try:
         manifest = data.load_manifest(lesson.snapshot)
@@ -112,9 +114,9 @@ def require_workers(spark: SparkSession, *, place: Place, workers: int, device: 
     settings = spark.sparkContext.getConf()
     problems = []
     if place == "cluster":
-        slots = spark.sparkContext.defaultParallelism // int(settings.get("spark.task.cpus", "1") or 1)
+        slots = _slots(spark)
         if slots < workers:
-            problems.append(f"{workers} slots at once (executors x cores / spark.task.cpus), found {slots}")
+            problems.append(f"{workers} slots at once (executors x cores / spark.task.cpus, and GPUs / those of a task), found {slots}")
         if settings.get("spark.dynamicAllocation.enabled", "false") == "true":
             problems.append("spark.dynamicAllocation.enabled=false, since barrier tasks start together, found true")
     if device == "gpu":
@@ -129,6 +131,12 @@ def require_workers(spark: SparkSession, *, place: Place, workers: int, device: 
         raise SetupError(
             f"expected for {workers} {device} workers on the {place}: " + "; ".join(problems) + "; see conf/gpu.yaml and `workers`"
         )
+
+
+def _slots(spark: SparkSession) -> int:
+    """Tasks that run at once, by cores and GPUs of the executors that are there: what Spark itself waits for before barrier tasks."""
+    context = spark.sparkContext._jsc.sc()
+    return int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
 
 
 @contextlib.contextmanager

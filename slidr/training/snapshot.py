@@ -127,7 +127,10 @@ def write_snapshot(
     _write_files(rows, Path(folder) / DATA, files=files)
     manifest = _measure(Path(folder), lanes, identity)
     if manifest.rows != count:
-        raise InputError(f"expected {count} rows in the snapshot {folder}, found {manifest.rows}: the input changed meanwhile; persist it")
+        raise InputError(
+            f"expected {count} rows in the snapshot {folder}, found {manifest.rows}: put work.root on a disk that the driver and all "
+            "executors see; where it is on one, the rows changed while they were written: train again"
+        )
     _write_manifest(manifest)
     return manifest
 

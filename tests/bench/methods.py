@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 
 from slidr import config, judging, session
-from slidr.learning.clicks import choose_days, labelled_clicks
+from slidr.learning.clicks import choose_days, labelled_clicks, read_versions
 from slidr.learning.methods import learn
 from slidr.run import Job
 from slidr.simulator.evaluation import judge_scores, read_truth
@@ -47,8 +47,8 @@ def judged(root: Path, spark: SparkSession, *, seed: int, clicks: int = CLICKS) 
     """`judge_scores` of all methods on the judging clicks of one seed: days and users that none of them has learned from."""
     _, job = prepared(root, spark, seed=seed, clicks=clicks)
     days = choose_days(job, AS_OF)
-    labelled = labelled_clicks(job, days).localCheckpoint()
-    methods, _, _ = learn(job, labelled, "0" * 12)
+    labelled = labelled_clicks(job, days, read_versions(job)).localCheckpoint()
+    methods, _, _ = learn(job, labelled, "0" * 12, {})
     with judging.scored(labelled, methods, None, lake=job.lake, days=days.judging, zones=job.conf.marketplaces) as (rows, _):
         long = judging.by_method(rows.where("part = 'judging'"), "click_id", *judging.SIGNS)
         return judge_scores(long, read_truth(spark, str(root / "traffic")), fpr=FPR)

@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from slidr import config, judging, session
-from slidr.learning.clicks import choose_days, labelled_clicks
+from slidr.learning.clicks import choose_days, labelled_clicks, read_versions
 from slidr.learning.methods import learn
 from slidr.simulator.evaluation import judge_scores, read_truth
 from tests.bench.methods import AS_OF, CLICKS, FPR, prepared
@@ -28,12 +28,12 @@ def compared(root: Path, spark: SparkSession, *, seed: int, clicks: int) -> list
     """One row per way and half of the day: clicks, IVR, FPR, recall (of robots' clicks), harm (of people's)."""
     _, job = prepared(root, spark, seed=seed, clicks=clicks)
     days = choose_days(job, AS_OF)
-    labelled = labelled_clicks(job, days).localCheckpoint()
+    labelled = labelled_clicks(job, days, read_versions(job)).localCheckpoint()
     bundles = {}
     for number, (way, dimensions) in enumerate(WAYS.items()):
         settings = job.conf.weights.model_copy(update={"dimensions": dimensions})
         job.conf = job.conf.model_copy(update={"weights": settings})
-        methods, raked, _ = learn(job, labelled, f"{number}" * 12)
+        methods, raked, _ = learn(job, labelled, f"{number}" * 12, {})
         bundles[way] = methods["mlp"]
         print(f"{way}: effective share of the clicks {raked.effective_share:.2f}, largest weight {raked.largest_weight:.1f}", flush=True)
     with judging.scored(labelled, bundles, None, lake=job.lake, days=days.judging, zones=job.conf.marketplaces) as (rows, _):
