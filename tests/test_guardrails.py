@@ -72,13 +72,13 @@ def measured(table: pd.DataFrame | None = None, **changes: Any) -> Measured:
         "orders": table[["day", "hour"]].assign(orders=table["purchasing"]),
         "rejects": pd.DataFrame([("no id", 10), (CONFLICT, 5)], columns=["reason", "rejected"]),
         "kept": int(table["clicks"].sum()),
-        "missing": pd.DataFrame({"day": days[:1], "missing": 1}),
         "first_day": FIRST - timedelta(weeks=3),
         "look_back_days": 7,
         "spec_id": "abc",
     }
     given = {name: changes.pop(name) for name in list(changes) if name in others}
     whole = {"days": tuple(days), "training_days": tuple(days[:4]), "hours": table, "histogram": histogram(days)}
+    whole["missing"] = pd.DataFrame({"day": days[:1], "missing": 1})
     return Measured(**{**whole, **changes, "others": Others(**{**others, **given})})
 
 

@@ -29,7 +29,6 @@ from slidr.guardrails import (
     rejects_by_reason,
     rows,
     window_tables,
-    without_features,
 )
 from slidr.guardrails.champion import COUNTS
 from slidr.guardrails.drift import bins_of
@@ -49,7 +48,7 @@ NEW = worlds.version("1").bundle
 FEATURES = ("ip_clicks_1h", "ip_since_prev", "hour_sin", "logged_in")
 LABELLED = (
     "click_time timestamp, click_date date, arrival_time timestamp, user_id string, ip_key string, is_human boolean, is_purchase boolean, "
-    "label_reason string, ip_clicks_1h int, ip_since_prev double, hour_sin double, logged_in boolean"
+    "label_reason string, ip_clicks_1h int, ip_since_prev double, hour_sin double, logged_in boolean, has_features boolean"
 )
 
 
@@ -74,6 +73,7 @@ def labelled_rows(count: int = 400, seed: int = 3) -> list[tuple[Any, ...]]:
                 None if random.random() < 0.5 else float(random.random() * 1e6),
                 float(random.uniform(-1, 1)),
                 bool(random.random() < 0.5),
+                bool(random.random() < 0.9) and time.hour != 1,
             )
         )
     return made
@@ -83,9 +83,13 @@ def labelled_rows(count: int = 400, seed: int = 3) -> list[tuple[Any, ...]]:
 def test_one_pass_counts_hours_and_bins(spark: SparkSession, partitions: int) -> None:
     made = labelled_rows()
     labelled = spark.createDataFrame(made, LABELLED).repartition(partitions)
-    hours, histogram = window_tables(measure(labelled, features=FEATURES, late_minutes=60), FEATURES)
+    hours, histogram, missing = window_tables(measure(labelled, features=FEATURES, late_minutes=60), FEATURES)
     table = pd.DataFrame(made, columns=[part.split()[0] for part in LABELLED.split(", ")])
     table["hour"] = [time.hour for time in table["click_time"]]
+    assert (
+        dict(zip(missing["day"], missing["missing"], strict=True)) == table[~table["has_features"]].groupby("click_date").size().to_dict()
+    )
+    table = table[table["has_features"]].reset_index(drop=True)
     groups = table.groupby(["click_date", "hour"])
     expected = {
         "clicks": groups.size(),
@@ -139,14 +143,6 @@ def test_rejects_since_the_window_began(spark: SparkSession) -> None:
     found = rejects_by_reason(frame(spark, REJECTS, made), kept, date(2026, 1, 4))
     assert dict(map(tuple, found.collect())) == {"no id": 2, "conflicting_duplicate": 1, None: 7}
     assert dict(map(tuple, rejects_by_reason(None, kept, date(2026, 1, 4)).collect())) == {None: 7}
-
-
-def test_labelled_clicks_without_features_are_counted(spark: SparkSession) -> None:
-    time = at("2026-01-04 10:00:00")
-    made = clicks(spark, *[click(name, time) for name in "abcd"], click("free", time, upstream_filter="x"), click("unlabelled", time))
-    labels = spark.createDataFrame([(name,) for name in ("a", "b", "c", "d", "free")], "click_id string")
-    features = spark.createDataFrame([("a", "then"), ("a", "logged"), ("b", "logged"), ("c", "now")], "click_id string, origin string")
-    assert [tuple(row) for row in without_features(made, labels, features).collect()] == [(day("2026-01-04"), 2)]
 
 
 DECIDED = "slice string, advertiser_id string, currency string, cost_micros bigint, old_invalid boolean, new_invalid boolean"
@@ -221,7 +217,7 @@ def judging_clicks(job: Job) -> DataFrame:
     labels = job.lake.read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
     made = job.lake.read(CLICKS, worlds.DAYS[:1]).where("upstream_filter is null").drop("upstream_filter")
     labelled = made.join(labels, "click_id").join(stored, "click_id")
-    return labelled.withColumns({"slice": slice_name(("device", "login")), "part": F.lit("judging")})
+    return labelled.withColumns({"has_features": F.lit(True), "slice": slice_name(("device", "login")), "part": F.lit("judging")})
 
 
 def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:

@@ -7,7 +7,7 @@ from slidr.guardrails.drift import REFERENCE, reference_of
 from slidr.guardrails.model import check_model
 from slidr.guardrails.reads import read_others
 from slidr.guardrails.replay import check_replay
-from slidr.guardrails.window import clicks_by_hour, measure, orders_by_hour, rejects_by_reason, window_tables, without_features
+from slidr.guardrails.window import clicks_by_hour, measure, orders_by_hour, rejects_by_reason, window_tables
 
 __all__ = [
     "FALSE_STOPS",
@@ -32,5 +32,4 @@ __all__ = [
     "require",
     "rows",
     "window_tables",
-    "without_features",
 ]

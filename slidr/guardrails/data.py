@@ -22,15 +22,14 @@ class Others:
     """Counts of whole tables around the window, the days of a training run.
 
     clicks: day, hour, clicks of all clicks, from the look-back and the earlier weeks on. orders: day, hour, orders. rejects:
-    reason, rejected, since the first day of the window; `kept` are the rows of clicks and purchases since then. missing: day,
-    missing, labelled clicks without features. first_day: the lake's first day of clicks. look_back_days: of the longest counter.
+    reason, rejected, since the first day of the window; `kept` are the rows of clicks and purchases since then.
+    first_day: the lake's first day of clicks. look_back_days: of the longest counter.
     """
 
     clicks: pd.DataFrame
     orders: pd.DataFrame
     rejects: pd.DataFrame
     kept: int
-    missing: pd.DataFrame
     first_day: date
     look_back_days: int
     spec_id: str
@@ -40,14 +39,15 @@ class Others:
 class Measured:
     """What the checks on data are made of: `days` are all days of the run, `training_days` those that it learns from.
 
-    hours: day, hour, clicks, humans, purchasing, high_rfm, no_user, no_address, late of the labelled clicks. histogram: day,
-    feature, bin, clicks.
+    hours: day, hour, clicks, humans, purchasing, high_rfm, no_user, no_address, late of the labelled clicks with features. histogram: day,
+    feature, bin, clicks. missing: day, missing, labelled clicks without features.
     """
 
     days: tuple[date, ...]
     training_days: tuple[date, ...]
     hours: pd.DataFrame
     histogram: pd.DataFrame
+    missing: pd.DataFrame
     others: Others
 
 
@@ -129,7 +129,7 @@ def _late(hours: pd.DataFrame, *, minutes: int, max_share: float) -> Check:
 def _without_features(m: Measured, *, max_share: float) -> Check:
     """The largest share of a day's labelled clicks that have no features of the spec; they can't be learned from."""
     name = "labelled clicks of a day without features"
-    missing = dict(zip(m.others.missing["day"], m.others.missing["missing"], strict=True))
+    missing = dict(zip(m.missing["day"], m.missing["missing"], strict=True))
     present = m.hours.groupby("day")["clicks"].sum().to_dict()
     shares = {day: share(missing.get(day, 0), missing.get(day, 0) + present.get(day, 0)) for day in m.days}
     shares = {day: value for day, value in shares.items() if value == value}

@@ -10,9 +10,9 @@ from slidr.config import Config
 from slidr.days import days_between
 from slidr.features.spec import UNITS
 from slidr.guardrails.data import Others
-from slidr.guardrails.window import clicks_by_hour, orders_by_hour, rejects_by_reason, without_features
+from slidr.guardrails.window import clicks_by_hour, orders_by_hour, rejects_by_reason
 from slidr.lake import Lake
-from slidr.tables import CLICKS, LABELS, PURCHASES, REJECTS, features_table
+from slidr.tables import CLICKS, PURCHASES, REJECTS
 
 
 def read_others(lake: Lake, days: Sequence[date], *, conf: Config) -> Others:
@@ -21,7 +21,6 @@ def read_others(lake: Lake, days: Sequence[date], *, conf: Config) -> Others:
     look_back = -(-spec.longest_window // UNITS["d"])
     back = max(look_back, 7 * conf.guardrails.volume_weeks)
     around = days_between(since - timedelta(days=back), max(days) + timedelta(days=1))
-    stored = lake.read(features_table(spec), days)
     later = [lake.read(table).where(F.col(table.day) >= F.lit(since)) for table in (CLICKS, PURCHASES)]
     rejects = lake.read(REJECTS) if lake.exists(REJECTS) else None
     rows: pd.DataFrame = rejects_by_reason(rejects, later, since).toPandas()
@@ -31,7 +30,6 @@ def read_others(lake: Lake, days: Sequence[date], *, conf: Config) -> Others:
         orders=orders_by_hour(lake.read(PURCHASES, days), delay_days=conf.labels.delay_days).toPandas(),
         rejects=rows[~kept].rename(columns={"rows": "rejected"}),
         kept=int(rows.loc[kept, "rows"].sum()),
-        missing=without_features(lake.read(CLICKS, days), lake.read(LABELS, days), stored).toPandas(),
         first_day=lake.read(CLICKS).agg(F.min("click_date")).collect()[0][0],
         look_back_days=look_back,
         spec_id=spec.spec_id,

@@ -19,7 +19,7 @@ from slidr.pyworker import light
 
 EPOCH = date(1970, 1, 1)
 HOURS_OF_DAY = 24
-COUNTS = ("clicks", "humans", "purchasing", "high_rfm", "no_user", "no_address", "late")
+COUNTS = ("clicks", "humans", "purchasing", "high_rfm", "no_user", "no_address", "late", "missing")
 KEYS = ("day", "hour", "feature", "bin")
 SCHEMA = ", ".join([*(f"{name} int" for name in KEYS), *(f"{name} bigint" for name in COUNTS)])
 NONE = -1
@@ -28,12 +28,15 @@ NONE = -1
 def measure(labelled: DataFrame, *, features: Sequence[str], late_minutes: int) -> DataFrame:
     """Counts of the labelled clicks, in one pass: one row per day and hour, and one per day, feature and occupied bin.
 
-    Columns KEYS (day in days since 1970; -1 where a key does not apply) and COUNTS; rows of bins count `clicks` only. Needs
-    click_time, click_date, arrival_time, user_id, ip_key, is_human, is_purchase, label_reason and the features. At most
-    days x (24 + features x bins) rows, whatever the number of clicks.
+    Columns KEYS (day in days since 1970; -1 where a key does not apply) and COUNTS; rows of bins count `clicks` only. Clicks
+    without features are counted in `missing` and nowhere else. Needs click_time, click_date, arrival_time, user_id, ip_key,
+    is_human, is_purchase, label_reason, has_features and the features. At most days x (24 + features x bins) rows, whatever the
+    number of clicks.
     """
+    has = F.col("has_features")
     late = F.unix_seconds("arrival_time") - F.unix_seconds("click_time") > late_minutes * 60
     flags = {
+        "clicks": F.lit(True),
         "humans": F.col("is_human"),
         "purchasing": F.col("is_purchase"),
         "high_rfm": (F.col("label_reason") == "rfm") & ~F.col("is_purchase"),
@@ -44,22 +47,25 @@ def measure(labelled: DataFrame, *, features: Sequence[str], late_minutes: int) 
     rows = labelled.select(
         F.unix_date("click_date").alias("day"),
         F.hour("click_time").alias("hour"),
-        *[flag.cast("int").alias(name) for name, flag in flags.items()],
+        *[(has & flag).cast("int").alias(name) for name, flag in flags.items()],
+        (~has).cast("int").alias("missing"),
         *[F.col(name).cast("double").alias(f"f_{name}") for name in features],
     )
     counted = rows.mapInArrow(light(_counter(tuple(features))), SCHEMA)
     return counted.groupBy(*KEYS).agg(*[F.sum(name).alias(name) for name in COUNTS])
 
 
-def window_tables(counted: DataFrame, features: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(hours, histogram) of what `measure` counted: rows (day, hour, counts), and rows (day, feature, bin, clicks)."""
+def window_tables(counted: DataFrame, features: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """(hours, histogram, missing) of what `measure` counted: rows (day, hour, counts) of the clicks with features, rows (day,
+    feature, bin, clicks), and rows (day, missing)."""
     table: pd.DataFrame = counted.toPandas()
     table["day"] = [EPOCH + timedelta(days=int(day)) for day in table["day"]]
     by_hour = table["feature"] == NONE
-    hours = table.loc[by_hour, ["day", "hour", *COUNTS]].sort_values(["day", "hour"], ignore_index=True)
+    hours = table.loc[by_hour & (table["clicks"] > 0), ["day", "hour", *COUNTS[:-1]]].sort_values(["day", "hour"], ignore_index=True)
+    missing = table.loc[by_hour & (table["missing"] > 0)].groupby("day", as_index=False)["missing"].sum()
     histogram = table.loc[~by_hour, ["day", "feature", "bin", "clicks"]].sort_values(["day", "feature", "bin"], ignore_index=True)
     histogram["feature"] = [features[number] for number in histogram["feature"]]
-    return hours, histogram
+    return hours, histogram, missing
 
 
 def clicks_by_hour(clicks: DataFrame) -> DataFrame:
@@ -88,14 +94,6 @@ def rejects_by_reason(rejects: DataFrame | None, kept: Sequence[DataFrame], sinc
     return reduce(DataFrame.unionByName, parts).groupBy("reason").agg(F.count(F.lit(1)).alias("rows"))
 
 
-def without_features(clicks: DataFrame, labels: DataFrame, features: DataFrame) -> DataFrame:
-    """day, missing: labelled clicks, without those that the upstream filter made free, that have no features of the spec."""
-    usable = features.where(F.col("origin").isin("logged", "then")).select("click_id")
-    judged = clicks.where("upstream_filter is null").select("click_id", F.col("click_date").alias("day"))
-    judged = judged.join(labels.select("click_id"), on="click_id", how="left_semi").join(usable, on="click_id", how="left_anti")
-    return judged.groupBy("day").agg(F.count(F.lit(1)).alias("missing"))
-
-
 def _counter(features: tuple[str, ...]) -> Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]:
     """Counts a task's rows in arrays of fixed size per day, so that its memory does not grow with clicks."""
 
@@ -105,13 +103,14 @@ def _counter(features: tuple[str, ...]) -> Callable[[Iterable[pa.RecordBatch]], 
         for batch in batches:
             values = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
             days, hour = values[0].astype(np.int64), values[1].astype(np.int64)
-            flags = [np.ones(len(days), dtype=np.int64), *(np.nan_to_num(flag).astype(np.int64) for flag in values[2 : len(COUNTS) + 1])]
-            found_BF = np.column_stack(values[len(COUNTS) + 1 :]) if features else np.empty((len(days), 0))
+            flags = [np.nan_to_num(flag).astype(np.int64) for flag in values[2 : len(COUNTS) + 2]]
+            has = flags[0] == 1
+            found_BF = np.column_stack(values[len(COUNTS) + 2 :]) if features else np.empty((len(days), 0))
             flat_BF = bins_of(found_BF, features) + np.arange(len(features)) * BINS
             for day in np.unique(days):
                 mine = days == day
                 by_hour = [np.bincount(hour[mine], weights=flag[mine], minlength=HOURS_OF_DAY) for flag in flags]
-                by_bin = np.bincount(flat_BF[mine].ravel(), minlength=len(features) * BINS)
+                by_bin = np.bincount(flat_BF[mine & has].ravel(), minlength=len(features) * BINS)
                 hours[int(day)] = hours.get(int(day), 0) + np.array(by_hour).astype(np.int64)
                 bins[int(day)] = bins.get(int(day), 0) + by_bin.astype(np.int64)
         yield from (_hour_rows(day, counts) for day, counts in hours.items())
@@ -121,7 +120,7 @@ def _counter(features: tuple[str, ...]) -> Callable[[Iterable[pa.RecordBatch]], 
 
 
 def _hour_rows(day: int, counts: NDArray[np.int64]) -> pa.RecordBatch:
-    hour = np.flatnonzero(counts[0])
+    hour = np.flatnonzero(counts[0] + counts[-1])
     none = np.full(len(hour), NONE)
     return _batch([np.full(len(hour), day), hour, none, none], [row[hour] for row in counts])
 

@@ -25,10 +25,10 @@ def check_data(job: Job, days: Days, labelled: DataFrame, champion: Version | No
     job.say("guardrails: data")
     names = [column.name for column in job.conf.spec.columns]
     counted = guardrails.measure(labelled, features=names, late_minutes=conf.late_minutes)
-    (hours, histogram), others = together(
+    (hours, histogram, missing), others = together(
         lambda: guardrails.window_tables(counted, names), lambda: guardrails.read_others(job.lake, days.all, conf=job.conf)
     )
-    measured = guardrails.Measured(tuple(days.all), tuple(days.training), hours, histogram, others)
+    measured = guardrails.Measured(tuple(days.all), tuple(days.training), hours, histogram, missing, others)
     reference = champion.bundle.metrics.get(guardrails.REFERENCE) if champion else None
     return guardrails.check_training_data(measured, bounds=conf, reference=reference), guardrails.reference_of(histogram, days.training)
 

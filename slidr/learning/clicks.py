@@ -61,7 +61,8 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
     """Clicks of the days with labels, features, slice and `part`; clicks that the upstream filter made free are left out.
 
     Days and users are apart: a click of a training day counts only if its user (or address, for guests) is one of the
-    training share, and so on; no user is in two parts. `versions`: the commit of each table that is read.
+    training share, and so on; no user is in two parts. Without features (`has_features` false) it is in no part: guardrails
+    count it. `versions`: the commit of each table that is read.
     """
     spec = job.conf.spec
 
@@ -74,7 +75,7 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
     )
     labels = read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
     names = [column.name for column in spec.columns if column.name != "logged_in"]
-    features = prefer_logged(read(features_table(spec))).select("click_id", *names)
+    features = prefer_logged(read(features_table(spec))).select("click_id", *names, F.lit(True).alias("has_features"))
     shares = job.conf.training.user_shares
     user = F.coalesce("user_id", "ip_key", "session_id")
     place = F.pmod(F.xxhash64(F.lit(job.conf.training.seed), user), F.lit(1_000_000)) / 1_000_000
@@ -84,8 +85,9 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
         .when(in_day["calibration"] & (place >= shares[0]) & (place < shares[0] + shares[1]), "calibration")
         .when(in_day["judging"] & (place >= shares[0] + shares[1]), "judging")
     )
-    joined = clicks.join(labels, on="click_id", how="inner").join(features, on="click_id", how="inner")
-    return joined.withColumn("part", part).withColumn("slice", slice_name(job.conf.calibration.slices))
+    joined = clicks.join(labels, on="click_id", how="inner").join(features, on="click_id", how="left")
+    joined = joined.withColumn("has_features", F.coalesce("has_features", F.lit(False)))
+    return joined.withColumn("part", F.when(F.col("has_features"), part)).withColumn("slice", slice_name(job.conf.calibration.slices))
 
 
 def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:
