@@ -26,12 +26,14 @@ HOURS = 168
 
 
 def plot_methods(curves: Mapping[str, Mapping[str, Curve]], budget: float, path: Path) -> None:
-    """IVR against FPR of all methods on the same clicks: all slices together, then slice by slice, those with most clicks first.
+    """IVR against FPR of all methods on the same clicks: all slices together, then slice by slice, those with most clicks first;
+    slices in which nobody purchased have no FPR and are left out.
 
     `curves`: method -> slice -> curve; a cross marks each method at one global threshold of the FPR budget.
     """
     pooled = {method: pool(by_slice) for method, by_slice in curves.items()}
-    slices = _largest(next(iter(curves.values())))
+    bought = {name: curve for name, curve in next(iter(curves.values())).items() if curve.purchasing}
+    slices = _largest(bought)
     figure, panels = _panels(len(slices) + 1)
     _draw_methods(panels[0], pooled, "all slices", budget, {method: curve.threshold_at_fpr(budget) for method, curve in pooled.items()})
     for axis, name in zip(panels[1:], slices, strict=False):
@@ -110,10 +112,6 @@ def plot_hours_of_week(decided: pd.DataFrame, path: Path) -> None:
 def _draw_methods(axis: Axes, curves: Mapping[str, Curve], title: str, budget: float, marked: Mapping[str, float]) -> None:
     clicks, purchasing = (max(getattr(curve, name) for curve in curves.values()) for name in ("clicks", "purchasing"))
     axis.set_title(f"{title}\n{clicks:,} clicks, {purchasing:,} purchasing", fontsize=10)
-    if not purchasing:
-        axis.text(0.5, 0.5, "no FPR: nobody purchased", ha="center", transform=axis.transAxes)
-        axis.set_axis_off()
-        return
     right = min(5 * budget, 1.0)
     for (method, curve), colour in zip(curves.items(), _colours(list(curves)), strict=True):
         fpr, ivr = curve.frontier()

@@ -99,25 +99,25 @@ def test_a_killed_worker_is_made_good(spark: SparkSession, tmp_path: Path, place
     assert losses == again
 
 
-def kill_a_worker(folder: Path, killed: list[int]) -> None:
-    """kill -9 of the second worker once an epoch is kept."""
+def kill_a_worker(folder: Path, killed: list[int], rank: int = 1) -> None:
+    """kill -9 of a worker once an epoch is kept."""
     ends = time.monotonic() + 200
     while time.monotonic() < ends and not killed:
         if (folder / "progress.safetensors").exists():
-            for pid in second_workers():
+            for pid in workers_of(rank):
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
         time.sleep(0.05)
 
 
-def second_workers() -> Iterator[int]:
-    """Processes that torchrun started as rank 1."""
+def workers_of(rank: int) -> Iterator[int]:
+    """Processes that torchrun started as this rank."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
             environment = (path / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"RANK=1" in environment and any(item.startswith(b"TORCHELASTIC_RUN_ID=") for item in environment):
+        if f"RANK={rank}".encode() in environment and any(item.startswith(b"TORCHELASTIC_RUN_ID=") for item in environment):
             yield int(path.name)
 
 

@@ -73,8 +73,11 @@ def _network(school: School, name: str, hidden: tuple[int, ...]) -> Fitted:
         timeout_minutes=workers.timeout_minutes,
     )
 
+    every = max(training.epochs // 5, 1)
+
     def say(epoch: int, loss: float) -> None:
-        school.say(f"{name}: epoch {epoch + 1} of {training.epochs}, loss {loss:.4f}, {school.manifest.rows:,} clicks")
+        if (epoch + 1) % every == 0:
+            school.say(f"{name}: epoch {epoch + 1} of {training.epochs}, loss {loss:.4f}, {school.manifest.rows:,} clicks")
 
     layers, history = distributed.train(
         lesson, school.spark, place=workers.place, workers=workers.count, restarts=workers.restarts, say=say
