@@ -198,14 +198,20 @@ def _beside_baselines(
     lead = judgement.lead()
     if lead is None:
         return [], [], False
-    best = f"{lead.baseline} invalidates {_ivr(rows[lead.baseline])}"
+    best = _ivr(rows[lead.baseline])
     if lead.ivr <= lead.network_ivr:
-        return [], [f"The best baseline, {best} at that FPR."], False
+        return [], [f"The best baseline, {lead.baseline}, invalidates {best} at that FPR."], False
     chance = lead.beyond_chance <= 0
     words = "No clear difference from a simple rule" if chance else "Not better than a simple rule"
     few = f"; with {lead.allowed} of {lead.purchasing} purchasing clicks invalid that may be chance" if chance else ""
     at = f"at the same FPR of {judgement.calibration.fpr_budget:.2%}"
-    return [f"{words}: {at} the baseline {best} of the judging clicks, the network {judgement.method} {_ivr(new)}{few}."], [], not chance
+    return (
+        [
+            f"{words}: {at} the baseline {lead.baseline} invalidates {best} of the judging clicks, the network {judgement.method} {_ivr(new)}{few}."
+        ],
+        [],
+        not chance,
+    )
 
 
 def _against_champion(judgement: Judgement, new: Mapping[str, Any], champion: Mapping[str, Any] | None) -> tuple[str, bool | None]:
