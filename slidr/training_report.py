@@ -205,13 +205,8 @@ def _beside_baselines(
     words = "No clear difference from a simple rule" if chance else "Not better than a simple rule"
     few = f"; with {lead.allowed} of {lead.purchasing} purchasing clicks invalid that may be chance" if chance else ""
     at = f"at the same FPR of {judgement.calibration.fpr_budget:.2%}"
-    return (
-        [
-            f"{words}: {at} the baseline {lead.baseline} invalidates {best} of the judging clicks, the network {judgement.method} {_ivr(new)}{few}."
-        ],
-        [],
-        not chance,
-    )
+    beside = f"of the judging clicks, the network {judgement.method} {_ivr(new)}"
+    return [f"{words}: {at} the baseline {lead.baseline} invalidates {best} {beside}{few}."], [], not chance
 
 
 def _against_champion(judgement: Judgement, new: Mapping[str, Any], champion: Mapping[str, Any] | None) -> tuple[str, bool | None]:
