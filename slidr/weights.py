@@ -82,8 +82,14 @@ def rake(
         used.remove("logged_in")
         pooled.append("logged_in")
     _require_full_cells(cells, used, min_cell)
-    for block in BLOCKS if pools and "hour" in used else (1,):
-        raking = _rake(_in_blocks(cells, block), used, max_sweeps=max_sweeps, tolerance=tolerance)
+    blocks = BLOCKS if pools and "hour" in used else (1,)
+    for block in blocks:
+        try:
+            raking = _rake(_in_blocks(cells, block), used, max_sweeps=max_sweeps, tolerance=tolerance)
+        except GuardrailError:
+            if block == blocks[-1]:
+                raise
+            continue  # values that never occur together in an hour may do so in a longer block
         if raking.largest_weight <= max_weight:
             pooled += [f"hours in blocks of {block}"] if block > 1 else []
             return replace(raking, dropped=dropped, block=block, pooled=tuple(pooled))

@@ -117,6 +117,15 @@ def test_no_convergence_stops_with_the_distance() -> None:
         rake(apart, **SETTINGS | {"min_cell": 0, "dimensions": ["hour", "logged_in"], "max_sweeps": 50, "max_weight": 1e9})
 
 
+def test_hours_that_no_sweep_can_balance_are_pooled_too() -> None:
+    table = cells()
+    only_at_five = table[~table["label"] | (table["hour"] == 5)]  # humans carry half of the loss, an hour a 24th of it
+    with pytest.raises(GuardrailError, match="marginals equal"):
+        rake(only_at_five, **{**SETTINGS, "max_weight": 1e6})
+    raking = rake(only_at_five, **{**SETTINGS, "max_weight": 1e6, "small_cells": "pool"})
+    assert raking.pooled == ("hours in blocks of 24",)
+
+
 def test_unknown_parts_and_no_clicks_are_refused() -> None:
     with pytest.raises(InputError, match="found 9 clicks without"):
         rake(pd.concat([cells(), pd.DataFrame([(None, 0, True, True, 9)], columns=[*CELL, "clicks"])]), **SETTINGS)

@@ -26,6 +26,7 @@ from slidr.features.cargo import (
 )
 from slidr.features.spec import Counter, FeatureSpec, micros
 from slidr.features.store import Part, Store, stored
+from slidr.pyworker import give_back
 
 Batches = Iterable[pa.RecordBatch]
 HOUR = 2 * np.pi * np.arange(1440) / 1440
@@ -50,7 +51,7 @@ class Stage:
 
     def run(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         """Batches of a task that has all rows of its keys."""
-        pa.default_memory_pool().release_unused()  # what earlier tasks of this process left
+        give_back()
         with Store() as store:
             stored(store, (self._received(batch) for batch in batches if batch.num_rows))
             self._keep_features(store)
