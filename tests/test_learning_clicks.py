@@ -1,0 +1,46 @@
+"""What a training reads: the tables as of its start, and clicks without features in no part."""
+
+from datetime import timedelta
+
+import pytest
+from pyspark.sql import SparkSession
+from rich.console import Console
+
+from slidr.config import Config
+from slidr.lake import Lake
+from slidr.learning.clicks import Days, labelled_clicks, read_versions
+from slidr.run import Job
+from slidr.tables import LABELS, PURCHASES, features_table
+from tests import worlds
+from tests.frames import frame, purchase
+
+DAYS = Days(worlds.DAYS[:1], [], [])
+
+
+@pytest.fixture
+def job(lake: Lake, spark: SparkSession, conf: Config) -> Job:
+    spec = {"entities": {"ip": ["ip_key"]}, "counters": [{"entity": "ip", "measure": "clicks", "windows": ["1h"]}]}
+    changed = conf.model_copy(update={"features": {**spec, "time_of_click": False, "logged_in": True}})
+    job = Job(changed, "run-1", worlds.NOW, Console(quiet=True), actor="test")
+    job.__dict__.update(lake=lake, spark=spark)  # the session of the tests, as if it had started already
+    worlds.fill(lake, conf)
+    lake.append(frame(spark, PURCHASES, [purchase("o1", worlds.FIRST + timedelta(hours=12))]), PURCHASES)
+    return job
+
+
+def test_a_training_reads_the_tables_as_they_were_at_its_start(job: Job) -> None:
+    versions = read_versions(job)
+    before = sorted(row["click_id"] for row in labelled_clicks(job, DAYS, versions).collect())
+    assert before
+    job.lake.delta(LABELS).delete()
+    assert sorted(row["click_id"] for row in labelled_clicks(job, DAYS, versions).collect()) == before
+    assert labelled_clicks(job, DAYS, read_versions(job)).isEmpty()
+
+
+def test_a_click_without_features_is_in_no_part(job: Job) -> None:
+    table = features_table(worlds.SPEC)
+    one = min(row["click_id"] for row in labelled_clicks(job, DAYS, read_versions(job)).where("part = 'training'").collect())
+    job.lake.delta(table).delete(f"click_id = '{one}'")
+    found = {row["click_id"]: row for row in labelled_clicks(job, DAYS, read_versions(job)).collect()}
+    assert (found[one]["has_features"], found[one]["part"]) == (False, None)
+    assert {row["has_features"] for name, row in found.items() if name != one} == {True}
