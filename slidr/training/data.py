@@ -45,7 +45,7 @@ def steps(manifest: Manifest, lanes: Sequence[int], *, batch_size: int, seed: in
         # All are opened before the first is read: a reader that is asked at once sleeps until its thread has started.
         readers = {lane: stack.enter_context(_reader(manifest, lane, seeds[lane])) for lane in lanes}
         share = manifest.share(batch_size)
-        batch_of = {lane: _batches(_row_groups(manifest, lane, readers[lane]), share, seeds[lane]) for lane in lanes}
+        batch_of = {lane: _batches(_row_groups(manifest, lane, readers[lane]), share) for lane in lanes}
         for _ in range(manifest.steps(batch_size)):
             step = {lane: next(batches, None) for lane, batches in batch_of.items()}
             yield {lane: batch for lane, batch in step.items() if batch is not None}
@@ -53,21 +53,17 @@ def steps(manifest: Manifest, lanes: Sequence[int], *, batch_size: int, seed: in
             next(batches, None)  # past its last batch: there it checks that every row was read
 
 
-def _batches(columns_of_groups: Iterator[Columns], rows: int, seed: int) -> Iterator[Batch]:
-    """Batches of `rows` clicks, each row group's rows in random order; the last batch may be smaller.
-
-    Columns are gathered one by one, each fits the cache, and batches are views of them: no row is ever put together.
-    """
-    random = np.random.default_rng(seed)
+def _batches(columns_of_groups: Iterator[Columns], rows: int) -> Iterator[Batch]:
+    """Batches of `rows` clicks in the order of the groups; the last batch may be smaller. They are views of columns: no row is ever
+    put together."""
     rest_CR: NDArray[np.float32] | None = None
     for columns in columns_of_groups:
-        order = random.permutation(len(columns[0]))
         left = 0 if rest_CR is None else rest_CR.shape[1]
-        group_CR = np.empty((len(columns), left + len(order)), dtype=np.float32)
+        group_CR = np.empty((len(columns), left + len(columns[0])), dtype=np.float32)
         if rest_CR is not None:
             group_CR[:, :left] = rest_CR
-        for gathered, column in zip(group_CR, columns, strict=True):
-            np.take(column, order, out=gathered[left:], mode="clip")  # other modes gather into a buffer first
+        for copy, column in zip(group_CR, columns, strict=True):
+            copy[left:] = column
         whole = group_CR.shape[1] - group_CR.shape[1] % rows
         for start in range(0, whole, rows):
             yield _tensors(group_CR[:, start : start + rows])
@@ -126,12 +122,14 @@ def _row_groups(manifest: Manifest, lane: int, reader: Reader) -> Iterator[Colum
 def _reader(manifest: Manifest, lane: int, seed: int | None) -> Iterator[Reader]:
     # The dummy pool reads in this thread. Petastorm 0.13.1's thread pool tests "all workers are idle" before "all work was
     # handed out", so it ends early now and then and drops row groups without an error. One reader per epoch: it shuffles once.
+    # It gathers the rows of a group in any case, so it may as well do so in random order.
     urls = [f"file://{Path(manifest.folder, file.path).absolute()}" for file in manifest.lane(lane)]
     with _retold(manifest):
         reader = make_batch_reader(
             urls,
             reader_pool_type="dummy",
             shuffle_row_groups=seed is not None,
+            shuffle_rows=seed is not None,
             seed=seed,
             num_epochs=1,
         )
