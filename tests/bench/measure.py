@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -42,13 +42,17 @@ def cpu_of_tree() -> float:
     return total
 
 
-class Peak:
-    """The largest resident memory of a Python process below this one, seen while the block runs, in bytes."""
+Looking = TypeVar("Looking", bound="Watch")
 
-    def __enter__(self) -> "Peak":
-        self.bytes = 0
-        self._stop = threading.Event()
+
+class Watch:
+    """Looks at processes again and again while the block runs."""
+
+    def __init__(self, every: float = 0.1) -> None:
+        self._every, self._stop = every, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self: Looking) -> Looking:
         self._thread.start()
         return self
 
@@ -57,13 +61,45 @@ class Peak:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.1):
-            for process in psutil.Process().children(recursive=True):
-                try:
-                    if "python" in process.name():
-                        self.bytes = max(self.bytes, process.memory_info().rss)
-                except psutil.NoSuchProcess:
-                    continue
+        while not self._stop.wait(self._every):
+            self.look()
+
+    def look(self) -> None:
+        raise NotImplementedError
+
+
+class Peak(Watch):
+    """The largest resident memory of a Python process below this one, in bytes."""
+
+    bytes = 0
+
+    def look(self) -> None:
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if "python" in process.name():
+                    self.bytes = max(self.bytes, process.memory_info().rss)
+            except psutil.NoSuchProcess:
+                continue
+
+
+class Tree(Watch):
+    """A process and all below it: the largest sum of resident memory, in bytes, and the CPU seconds last seen."""
+
+    bytes, cpu = 0, 0.0
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(every=0.2)
+        self._pid = pid
+
+    def look(self) -> None:
+        try:
+            root = psutil.Process(self._pid)
+            family = [root, *root.children(recursive=True)]
+            times = [process.cpu_times() for process in family]
+            self.bytes = max(self.bytes, sum(process.memory_info().rss for process in family))
+            self.cpu = max(self.cpu, sum(t.user + t.system + t.children_user + t.children_system for t in times))
+        except psutil.NoSuchProcess:
+            pass  # one of them has just ended: the next look sees the others
 
 
 def side_by_side(ways: dict[str, Callable[[], Any]], runs: int = 3, warm: int = 1) -> dict[str, Cost]:

@@ -10,13 +10,11 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
-import psutil
-
 from slidr import config, session
+from tests.bench.measure import Tree
 from tests.bench.methods import AS_OF, prepared
 from tests.commands import World
 
@@ -40,34 +38,6 @@ def trained(world: World) -> dict[str, object]:
     if process.returncode:
         raise SystemExit(f"expected exit code 0 of slidr train, found {process.returncode}: {output[-2000:]}")
     return {**json.loads(output.splitlines()[-1]), "wall": time.monotonic() - began, "cpu": tree.cpu, "peak": tree.bytes / 2**30}
-
-
-class Tree:
-    """Resident memory of a process and all below it: the largest sum seen, in bytes; and the CPU seconds last seen."""
-
-    def __init__(self, pid: int) -> None:
-        self.bytes, self.cpu = 0, 0.0
-        self._pid, self._stop = pid, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "Tree":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.2):
-            try:
-                root = psutil.Process(self._pid)
-                family = [root, *root.children(recursive=True)]
-                times = [process.cpu_times() for process in family]
-                self.bytes = max(self.bytes, sum(process.memory_info().rss for process in family))
-                self.cpu = max(self.cpu, sum(t.user + t.system + t.children_user + t.children_system for t in times))
-            except psutil.NoSuchProcess:
-                continue
 
 
 def main() -> None:
