@@ -1,38 +1,46 @@
-"""Decides a past window again and publishes the difference: spark-submit jobs/replay.py plan --conf FILE --from TIME --to TIME"""
+"""Decides a past window again and publishes the difference: spark-submit jobs/replay.py run --conf FILE --from TIME --to TIME"""
 
 import sys
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from pyspark.sql import functions as F
 
 from slidr.errors import UsageError
-from slidr.options import From, Override, To, window
+from slidr.options import OptionalFrom, OptionalTo, Override, window
+from slidr.progress import Progress
 from slidr.replay import apply as applying
-from slidr.replay import audit, report
+from slidr.replay import approve as approving
+from slidr.replay import audit, numbers, report, rows, status
 from slidr.replay import plan as planning
-from slidr.replay.request import Request
+from slidr.replay import revert as reverting
+from slidr.replay.request import Request, decided_window
 from slidr.run import Job, Outcome, folder
-from slidr.tables import REPLAYS
+from slidr.version import Version
 
 PlanId = Annotated[str, typer.Argument(metavar="PLAN_ID", help="Id that `slidr replay plan` printed.")]
 Model = Annotated[str, typer.Option("--model", help="stable (the newest), champion, or the number of a version.")]
 Mode = Annotated[
     str, typer.Option("--mode", help="rescore: the model was wrong; recompute: the counters were; recompute-now: with late data.")
 ]
-DecidedBy = Annotated[str | None, typer.Option("--decided-by", help="Only clicks whose published decision is of this version.")]
+DecidedBy = Annotated[
+    str | None, typer.Option("--decided-by", help="Only clicks whose published decision is of this version; all of them without a window.")
+]
 Advertisers = Annotated[list[str] | None, typer.Option("--advertiser", help="Only these advertisers; repeatable.")]
 Slices = Annotated[list[str] | None, typer.Option("--slice", help="Only these slices; repeatable.")]
 Marketplaces = Annotated[list[str] | None, typer.Option("--marketplace", help="Only these marketplaces; repeatable.")]
 AllowCharges = Annotated[bool, typer.Option("--allow-charges", help="May reinstate clicks, so that advertisers pay for them again.")]
 Why = Annotated[str | None, typer.Option("--reason", help="Why; kept on record.")]
 Ticket = Annotated[str | None, typer.Option("--ticket", help="Ticket of the incident; kept on record.")]
+Unapproved = Annotated[
+    str | None, typer.Option("--override", help="Publishes without the approval that it needs, with this reason, on record.")
+]
 
 
 def plan(
     job: Job,
-    start: From,
-    end: To,
+    start: OptionalFrom = None,
+    end: OptionalTo = None,
     model: Model = "stable",
     mode: Mode = "rescore",
     decided_by: DecidedBy = None,
@@ -45,7 +53,7 @@ def plan(
     ticket: Ticket = None,
 ) -> Outcome:
     """Shows what a replay would change, in clicks and money; publishes nothing."""
-    first, last = window(start, end)
+    first, last = _window(job, start, end, decided_by)
     request = Request(
         first,
         last,
@@ -63,80 +71,167 @@ def plan(
         version=_version(job, model),
         conf=job.conf,
         now=job.now,
+        who=_who(job, reason, ticket),
         override=override,
-        actor=job.actor,
-        reason=reason,
-        ticket=ticket,
-        run_id=job.run_id,
+        progress=Progress(job.say),
     )
     return _shown(job, made)
 
 
-def apply(job: Job, plan_id: PlanId, reason: Why = None, ticket: Ticket = None) -> Outcome:
-    """Publishes a plan: exactly what it showed, once."""
-    planned = audit.require_plan(job.lake, plan_id)
-    job.say(f"publishing {plan_id}")
-    done = applying.apply_plan(
+def revert(job: Job, replay_id: PlanId, override: Override = None, reason: Why = None, ticket: Ticket = None) -> Outcome:
+    """Plans to take a published replay back: what its clicks fall back to, in clicks and money; publishes nothing."""
+    made = reverting.make_revert(
         job.lake,
-        plan_id=plan_id,
-        version=_version(job, planned.pins["version"]),
+        replay_id=replay_id,
+        conf=job.conf,
         now=job.now,
-        actor=job.actor,
-        reason=reason,
-        ticket=ticket,
-        run_id=job.run_id,
+        who=_who(job, reason, ticket),
+        override=override,
+        progress=Progress(job.say),
     )
-    corrections = sum(entry["clicks"] for entry in done.money["directions"])
-    money: dict[str, int] = {}
-    for entry in done.money["directions"]:
-        money[entry["currency"]] = money.get(entry["currency"], 0) + entry["micros"]
-    summary = {
-        "plan_id": plan_id,
-        "publication_no": done.publication_no,
-        "corrections": corrections,
-        "money": money,
-        "already": done.already,
-    }
-    said = "Already applied; nothing was written." if done.already else f"Applied: {corrections:,} corrections published."
-    return Outcome(summary, {"Money": _money(done.money["directions"])} if money else {}, said)
+    return _shown(job, made)
+
+
+def approve(job: Job, plan_id: PlanId, ticket: Ticket = None, reason: Why = None) -> Outcome:
+    """Approves a plan that somebody else has made; who you are is as SLIDR_ACTOR or the system says."""
+    approving.approve(job.place, plan_id=plan_id, who=_who(job, reason, ticket))
+    said = f"Approved by {job.actor}. Publish it: slidr replay apply {plan_id}"
+    return Outcome({"plan_id": plan_id, "approved_by": job.actor}, said=said)
+
+
+def apply(job: Job, plan_id: PlanId, override: Unapproved = None, reason: Why = None, ticket: Ticket = None) -> Outcome:
+    """Publishes a plan: exactly what it showed, once."""
+    return _applied(job, plan_id, resume=False, override=override, reason=reason, ticket=ticket)
+
+
+def resume(job: Job, plan_id: PlanId, override: Unapproved = None, reason: Why = None, ticket: Ticket = None) -> Outcome:
+    """Completes a plan whose publication was interrupted."""
+    return _applied(job, plan_id, resume=True, override=override, reason=reason, ticket=ticket)
+
+
+def run(
+    job: Job,
+    start: OptionalFrom = None,
+    end: OptionalTo = None,
+    model: Model = "stable",
+    mode: Mode = "rescore",
+    decided_by: DecidedBy = None,
+    advertiser: Advertisers = None,
+    slice_: Slices = None,
+    marketplace: Marketplaces = None,
+    allow_charges: AllowCharges = False,
+    override: Override = None,
+    reason: Why = None,
+    ticket: Ticket = None,
+) -> Outcome:
+    """Plans and publishes at once, for schedulers; the bounds of the plan are settings, such as --set replay.max_changed_share=0.1."""
+    planned = plan(job, start, end, model, mode, decided_by, advertiser, slice_, marketplace, allow_charges, override, reason, ticket)
+    done = _applied(job, planned.summary["plan_id"], resume=False, override=None, reason=reason, ticket=ticket)
+    return Outcome({**planned.summary, **done.summary}, {**planned.shown, **done.shown}, done.said)
 
 
 def list_replays(job: Job) -> Outcome:
     """Lists the replays on record, newest first."""
-    by_replay = job.lake.read(REPLAYS).groupBy("replay_id", "window_from", "window_to", "mode", "model_version")
-    found = by_replay.agg(F.max_by("event", "event_time").alias("state"), F.max("event_time").alias("since")).orderBy(F.desc("since"))
-    rows = [row.asDict() for row in found.limit(200).collect()]
-    return Outcome({"replays": rows}, {"Replays": rows})
+    found = status.listed(job.place)
+    return Outcome({"replays": found}, {"Replays": found})
+
+
+def show_status(job: Job, plan_id: PlanId) -> Outcome:
+    """Tells how far a replay is, who works on it, and what to do next."""
+    found = status.status(job.place, plan_id)
+    return Outcome(found, {"Replay": [{"what": name, "is": value} for name, value in found.items()]})
 
 
 def show(job: Job, plan_id: PlanId) -> Outcome:
     """Shows one plan as it was made, and what happened to it."""
-    outcome = _shown(job, audit.require_plan(job.lake, plan_id))
-    events = job.lake.read(REPLAYS).where(F.col("replay_id") == plan_id).orderBy("event_time").collect()  # a handful
-    rows = [{"when": row["event_time"], "event": row["event"], "who": row["actor"], "why": row["reason"]} for row in events]
-    return Outcome({**outcome.summary, "events": rows}, {**outcome.shown, "Events": rows}, outcome.said)
+    log, made = audit.require_log(job.lake, plan_id)
+    outcome, events = _shown(job, made), status.events(log, plan_id)
+    return Outcome({**outcome.summary, "events": events}, {**outcome.shown, "Events": events}, outcome.said)
 
 
-def _version(job: Job, which: str):  # type: ignore[no-untyped-def]
+def write_report(job: Job, plan_id: PlanId) -> Outcome:
+    """Writes the report of a plan again: a page for a ticket, the same as JSON, and the table of all changes."""
+    page = _report(job, audit.require_plan(job.lake, plan_id))
+    return Outcome({"plan_id": plan_id, "report": page}, said=page)
+
+
+def _window(job: Job, start: str | None, end: str | None, decided_by: str | None) -> tuple[datetime, datetime]:
+    if start and end:
+        return window(start, end)
+    if start or end or not decided_by:
+        raise UsageError("expected --from and --to, or --decided-by VERSION without a window for all that it decided")
+    return decided_window(job.lake, decided_by)
+
+
+def _who(job: Job, reason: str | None, ticket: str | None) -> audit.Who:
+    return audit.Who(job.actor, job.run_id, reason, ticket)
+
+
+def _version(job: Job, which: str) -> Version:
     from slidr.registry import Registry
 
-    return Registry(job.conf.registry, job.lake).load(which)
+    found: Version = Registry(job.conf.registry, job.lake).load(which)
+    return found
+
+
+def _applied(job: Job, plan_id: str, *, resume: bool, override: str | None, reason: str | None, ticket: str | None) -> Outcome:
+    log, planned = audit.require_log(job.lake, plan_id)
+    version = None if planned.reverts else _version(job, planned.pins["version"])
+    job.say(f"publishing {plan_id}; about {status.estimate(log, planned)}")
+    done = applying.apply_plan(
+        job.lake,
+        plan_id=plan_id,
+        version=version,
+        now=job.now,
+        who=_who(job, reason, ticket),
+        lease_minutes=job.conf.replay.lease_minutes,
+        resume=resume,
+        override=override,
+        progress=Progress(job.say),
+    )
+    directions = done.money["directions"]
+    money: dict[str, int] = {}
+    for entry in directions:
+        money[entry["currency"]] = money.get(entry["currency"], 0) + entry["micros"]
+    summary = {
+        "plan_id": plan_id,
+        "publication_no": done.publication_no,
+        "corrections": sum(entry["clicks"] for entry in directions),
+        "money": money,
+        "already": done.already,
+        "reverted_by": done.reverted_by,
+    }
+    since = f", and reverted by {done.reverted_by} since" if done.reverted_by else ""
+    said = f"Applied: {summary['corrections']:,} corrections published."
+    return Outcome(
+        summary, {"Money": _money(directions)} if money else {}, f"Already applied{since}; nothing was written." if done.already else said
+    )
+
+
+def _report(job: Job, made: audit.Plan) -> str:
+    changes = numbers.changes(rows.planned(job.lake, made))
+    return str(report.write(made, changes, folder=folder(job, "replays"), zones=job.conf.marketplaces))
 
 
 def _shown(job: Job, made: audit.Plan) -> Outcome:
-    page = report.write(made, folder=folder(job, "replays"), zones=job.conf.marketplaces)
+    page = _report(job, made)
     content = report.summary(made, zones=job.conf.marketplaces)
+    money, about = made.money, status.estimate(audit.read(job.lake), made)
     tables: dict[str, Any] = {
         "Window": [{"zone": zone, "from and to": text} for zone, text in content["window"].items()],
+        "Decides": [{"what": name, "is": value} for name, value in content["decides"].items()],
         "Clicks": [{"what happens": text, "clicks": count} for text, count in content["outcomes"]],
         "Before and after": [{"share": text, "before": before, "after": after} for text, before, after in content["shares"]],
-        "Money": _money(made.money["directions"]),
-        "Largest advertisers": [_advertiser(row) for row in made.money["advertisers"][:10]],
+        "Money": _money(money["directions"]),
+        "Money by day": _money(money["days"], "click_date") if len(money["days"]) > len(money["directions"]) else [],
+        "Money by slice": _money(money["slices"], "report_slice"),
+        "Largest advertisers": [_advertiser(row) for row in money["advertisers"][:10]],
         "Features that differ": [row for row in content["features"] if row["share"] != 1.0][:10],
     }
-    summary = {"plan_id": made.plan_id, "already": made.already, "counts": made.counts, "money": made.money, "report": str(page)}
-    publish = content["commands"]["publish"]
-    said = f"Plan {made.plan_id} by version {made.pins['version']}, {content['mode']}.\nReport: {page}\nPublish it: {publish}"
+    summary = {"plan_id": made.plan_id, "already": made.already, "counts": made.counts, "money": money, "report": page}
+    summary |= {"needs_approval": made.details["approval"]["needed"], "seconds_to_apply": about.total_seconds()}
+    commands = "\n".join(f"  {name}: {command}" for name, command in content["commands"].items())
+    said = f"Plan {made.plan_id}: {content['mode']}.\nReport: {page}\nPublishing it takes about {about}.\n{commands}"
     return Outcome(summary, {title: rows for title, rows in tables.items() if rows}, said)
 
 
@@ -145,10 +240,16 @@ def _advertiser(row: dict[str, Any]) -> dict[str, Any]:
     return {"advertiser": row["advertiser_id"], "currency": row["currency"], "clicks": row["clicks"], **amounts}
 
 
-def _money(directions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _money(sums: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
     return [
-        {"direction": e["direction"], "currency": e["currency"], "clicks": e["clicks"], "amount": report.money(e["micros"], e)}
-        for e in directions
+        {
+            **{key: entry[key] for key in keys},
+            "direction": entry["direction"],
+            "currency": entry["currency"],
+            "clicks": entry["clicks"],
+            "amount": report.money(entry["micros"], entry),
+        }
+        for entry in sums
     ]
 
 
@@ -156,5 +257,5 @@ if __name__ == "__main__":
     from slidr.cli import main
 
     if len(sys.argv) < 2:
-        raise UsageError("expected plan, apply, list or show")
+        raise UsageError("expected run, plan, approve, apply, resume, status, list, show, report or revert")
     main(["replay", *sys.argv[1:]])

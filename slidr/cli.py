@@ -82,7 +82,18 @@ for _name, _action in {
     "export": models.export,
 }.items():
     add(models_app, _name, _action)
-for _name, _action in {"plan": replay.plan, "apply": replay.apply, "list": replay.list_replays, "show": replay.show}.items():
+for _name, _action in {
+    "plan": replay.plan,
+    "approve": replay.approve,
+    "apply": replay.apply,
+    "resume": replay.resume,
+    "status": replay.show_status,
+    "list": replay.list_replays,
+    "show": replay.show,
+    "report": replay.write_report,
+    "revert": replay.revert,
+    "run": replay.run,
+}.items():
     add(replay_app, _name, _action)
 
 

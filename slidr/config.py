@@ -189,6 +189,11 @@ class ReplayConf(Section):
     max_money_micros: Positive
     max_advertiser_micros: Positive
     max_fpr: Share
+    close_day: Annotated[int, Field(ge=1, le=28)]
+    max_days_after_close: Count
+    approval_above_micros: Count
+    lease_minutes: Positive
+    chunk_clicks: Positive
 
 
 class MonitoringConf(Section):

@@ -50,6 +50,18 @@ class ConflictError(SlidrError):
     exit_code = 5
 
 
+class LockedError(SlidrError):
+    """Somebody else works on the same window now."""
+
+    exit_code = 6
+
+
+class NotApprovedError(SlidrError):
+    """Money above the limit moves only after somebody else than the author has approved."""
+
+    exit_code = 7
+
+
 class ModelRefusedError(SlidrError):
     """The model version may not be used for this: not stable, suspect, revoked, or its bytes do not match."""
 

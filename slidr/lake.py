@@ -6,7 +6,7 @@ do not collide and readers prune.
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
@@ -26,6 +26,7 @@ PROPERTIES = {
     "delta.deletedFileRetentionDuration": "interval 100 days",
     "delta.logRetentionDuration": "interval 100 days",
 }
+MOVED = "SLIDR_MOVED"  # a write of ours that found another state than it was decided on
 CONFLICTS = (
     "ConcurrentAppend",
     "ConcurrentDelete",
@@ -34,6 +35,7 @@ CONFLICTS = (
     "MetadataChanged",
     "ProtocolChanged",
     "DELTA_CONCURRENT",
+    MOVED,
 )
 NO_TABLE_YET = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_MISSING_DELTA_TABLE", "DELTA_TABLE_NOT_FOUND")
 APPEARS_WITHIN = 10  # seconds that another writer may take between the folder of a new table and its first commit
@@ -121,12 +123,30 @@ class Lake:
         df = reader.table(self._catalog_name(table)) if self.catalog else reader.load(self.path(table))
         return conform(df, table).where(in_days(F.col(table.day), days))
 
+    def read_at(self, table: Table, days: Sequence[date], versions: Mapping[str, int] | None) -> DataFrame:
+        """The table as of its commit in `versions`, by table name; the newest where there are none."""
+        return self.read(table, days) if versions is None else self.read_version(table, versions[table.name], days)
+
+    def is_written(self, path: str) -> bool:
+        """Whether a folder of files below the root was written to its end."""
+        done = self.spark._jvm.org.apache.hadoop.fs.Path(f"{path}/_SUCCESS")  # type: ignore[union-attr]
+        return bool(done.getFileSystem(self.spark._jsc.hadoopConfiguration()).exists(done))
+
     def append(self, df: DataFrame, table: Table, token: str | None = None) -> None:
         """Appends in one commit. `token` makes it happen once: a second append with it is skipped by Delta."""
         writer = self._laid_out(df, table).write.format("delta").mode("append")
         if token:
             writer = writer.option("txnAppId", token).option("txnVersion", 0)
         self._save(writer, table)
+
+    def append_after(self, df: DataFrame, table: Table, *, rows: int) -> None:
+        """Appends in one commit if the table has exactly `rows` rows by then; raises ConflictError otherwise. For small tables.
+
+        The rows are counted by the very plan that appends, so that of two writers at once one is refused.
+        """
+        # Without a filter on a column Delta may answer the count from its log, and then would not see the conflict.
+        there = self.read(table).where(F.col(table.grain[0]) != "").agg(F.count(F.lit(1)).alias("there"))
+        self.append(require_equal(df, there, "there", rows, f"rows of {table.name}"), table)
 
     def replace_days(self, df: DataFrame, table: Table, days: Sequence[date], *, exchange: bool = True, **fixed: str) -> None:
         """Replaces the partitions of these days (and of the fixed partition values, such as origin) in one commit.
@@ -170,8 +190,9 @@ class Lake:
         metrics = self.delta(table).history(RECENT_COMMITS).where(F.col("userMetadata") == marker).select("operationMetrics").collect()
         return int(metrics[0][0]["numOutputRows"])
 
-    def merge_rows(self, df: DataFrame, table: Table, days: Sequence[date], update: Sequence[str]) -> None:
-        """Replaces the columns `update` of rows whose key is there, and inserts the other rows, in one commit.
+    def merge_rows(self, df: DataFrame, table: Table, days: Sequence[date], update: Sequence[str], delete: Column | None = None) -> None:
+        """Replaces the columns `update` of rows whose key is there, and inserts the other rows, in one commit. Rows of the
+        table whose new row (alias `s`) fulfils `delete` are deleted instead.
 
         `df` must hold each key once, only keys of `days`, be materialised, and change something: the commit happens anyway.
         """
@@ -179,8 +200,11 @@ class Lake:
         same_key = reduce(lambda a, b: a & b, [F.col(f"t.{key}") == F.col(f"s.{key}") for key in table.grain])
         condition = in_days(F.col(f"t.{table.day}"), days) & same_key
         new: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in update}
-        merge = self.delta(table).alias("t").merge(self._checked(df, table).alias("s"), condition).whenMatchedUpdate(set=new)
-        _retell_conflicts(lambda: merge.whenNotMatchedInsertAll().execute(), table)
+        merge = self.delta(table).alias("t").merge(self._checked(df, table).alias("s"), condition)
+        if delete is not None:
+            merge = merge.whenMatchedDelete(delete)
+        merge = merge.whenMatchedUpdate(set=new).whenNotMatchedInsertAll(None if delete is None else ~delete)
+        _retell_conflicts(merge.execute, table)
 
     def _checked(self, df: DataFrame, table: Table) -> DataFrame:
         """Declared columns only; a NULL where none is allowed fails the write before its commit."""
@@ -217,6 +241,14 @@ def conform(df: DataFrame, table: Table) -> DataFrame:
     if problems:
         raise InputError(f"table {table.name} does not match its declaration: " + "; ".join(problems))
     return df.select(*table.names)
+
+
+def require_equal(df: DataFrame, one_row: DataFrame, name: str, expected: int, what: str) -> DataFrame:
+    """The rows of `df`, which fail where the column `name` of `one_row` is not `expected` when they are computed."""
+    moved = F.concat(F.lit(f"{MOVED}: expected {expected} for {what}, found "), F.col(name).cast("string"))
+    first = df.columns[0]
+    guarded = F.when(F.col(name) == expected, F.col(first)).otherwise(F.raise_error(moved).cast(df.schema[first].dataType))
+    return df.crossJoin(F.broadcast(one_row)).withColumn(first, guarded).drop(name)
 
 
 def f_date(day: date) -> str:

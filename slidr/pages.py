@@ -1,7 +1,9 @@
 """HTML pages of results: everything that goes into one is escaped, and a name that is missing is an error."""
 
+import base64
 from collections.abc import Callable, Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -24,3 +26,8 @@ def percent(value: float | None) -> str:
 
 def count(number: float | None) -> str:
     return UNKNOWN if number is None or number != number else f"{number:,.0f}"
+
+
+def picture(path: Path) -> str:
+    """A PNG as text for the page itself, so that one file is the whole report."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

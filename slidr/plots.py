@@ -57,21 +57,47 @@ def plot_hours(
     label, colour and line style; `shaded` windows are called `shade` in the legend.
     """
     figure, axis = plt.subplots(figsize=(10, 3.8), layout="constrained")
+    _draw_hours(axis, metrics.rename(columns={"ivr": "share"}), shaded, shade, views)
+    axis.set(title="Invalidation rate by hour", xlabel="hour of the click, UTC", ylabel="IVR: invalid / all clicks")
+    axis.legend(loc="best", frameon=False)
+    save(figure, path)
+
+
+def plot_shares(
+    panels: Mapping[str, pd.DataFrame],
+    path: Path,
+    shaded: Sequence[tuple[datetime, datetime]] = (),
+    shade: str = "incident window",
+    views: Mapping[str, tuple[str, str, str]] = VIEWS,
+) -> None:
+    """One panel below the other, named by its share; each with hour (UTC timestamp), view, share in [0, 1], NaN where it is not known."""
+    figure, axes = plt.subplots(len(panels), 1, figsize=(10, 2.6 * len(panels) + 0.6), sharex=True, squeeze=False, layout="constrained")
+    for axis, (name, metrics) in zip(axes.flat, panels.items(), strict=True):
+        _draw_hours(axis, metrics, shaded, shade, views)
+        axis.set_title(name, loc="left", fontsize=10)
+        if metrics["share"].isna().all():
+            axis.text(0.5, 0.5, "not known: no labels yet", ha="center", transform=axis.transAxes)
+    axes.flat[-1].set_xlabel("hour of the click, UTC")
+    _legend(figure, list(axes.flat))
+    save(figure, path)
+
+
+def _draw_hours(
+    axis: Axes, metrics: pd.DataFrame, shaded: Sequence[tuple[datetime, datetime]], shade: str, views: Mapping[str, tuple[str, str, str]]
+) -> None:
+    """Steps by hour, one line per view, over the shaded windows."""
     for number, window in enumerate(shaded):
         start, end = (mdates.date2num(pd.Timestamp(edge)) for edge in window)
         axis.axvspan(start, end, color=SHADE, linewidth=0, label=None if number else shade, zorder=0)
     for view, (label, colour, style) in views.items():
         rows = metrics[metrics["view"] == view].sort_values("hour")
         if len(rows):
-            hours, ivr = _without_bridges(pd.to_datetime(rows["hour"]), rows["ivr"])
-            axis.step(hours, ivr, style, where="post", color=colour, label=label, linewidth=1.6)
+            hours, shares = _without_bridges(pd.to_datetime(rows["hour"]), rows["share"])
+            axis.step(hours, shares, style, where="post", color=colour, label=label, linewidth=1.6)
     axis.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axis.xaxis.get_major_locator()))
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axis.set(title="Invalidation rate by hour", xlabel="hour of the click, UTC", ylabel="IVR: invalid / all clicks")
     axis.set_ylim(bottom=0)
     tidy(axis)
-    axis.legend(loc="best", frameon=False)
-    save(figure, path)
 
 
 def plot_consistency(features: Sequence[Mapping[str, object]], hours: Sequence[Mapping[str, object]], path: Path) -> None:
@@ -92,10 +118,10 @@ def plot_consistency(features: Sequence[Mapping[str, object]], hours: Sequence[M
     save(figure, path)
 
 
-def _without_bridges(hours: pd.Series, ivr: pd.Series) -> tuple[pd.DatetimeIndex, pd.Series]:
+def _without_bridges(hours: pd.Series, shares: pd.Series) -> tuple[pd.DatetimeIndex, pd.Series]:
     """Every hour from the first to the end of the last, NaN where there is none, so that no line runs over missing hours."""
     every = pd.date_range(hours.min(), hours.max() + pd.Timedelta(hours=1), freq="h")
-    filled = pd.Series(ivr.to_numpy(), index=hours).reindex(every)
+    filled = pd.Series(shares.to_numpy(), index=hours).reindex(every)
     filled.iloc[-1] = filled.iloc[-2]
     return every, filled
 

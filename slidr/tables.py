@@ -198,6 +198,9 @@ score          double?    0 to 1, 6 decimals; NULL without features
 threshold      double?    threshold of the slice
 is_invalid     boolean    what the replay found
 decided        boolean    false where the replay may not change the click
+basis          string     model, no_features, unseen_slice or upstream
+authority      string     full: replaces what was published; credit: does not reinstate; none: the upstream filter's
+after_first    boolean    whether the click had a first decision then
 model_version  string     model version of the replay
 spec_id        string     feature spec of the version
 mode           string     rescore, recompute or recompute-now
@@ -228,12 +231,12 @@ currency           string     ISO 4217 code
 old_is_invalid     boolean?   published state before; NULL if the click had never been decided
 new_is_invalid     boolean    published state after
 old_model_version  string?    version of the published state before
-new_model_version  string     version of the replay
+new_model_version  string?    version of the published state after; NULL where a revert leaves the click undecided
 old_score          double?    score before
 new_score          double?    score after
 new_threshold      double?    threshold of the slice
 reason_class       string?    coarse class of the reason
-mode               string     rescore, recompute or recompute-now
+mode               string     rescore, recompute, recompute-now or revert
 reverts_replay_id  string?    replay that this publication takes back
 published_time     timestamp  when it was published, UTC
 correction_date    date       UTC day of published_time
@@ -256,12 +259,12 @@ corrected_time       timestamp?  when that was published, UTC
 
 REPLAYS = Table(
     "replays",
-    "Audit log of replays: every plan, apply, resume and failure",
+    "Audit log of replays: every plan, approval, start, resumption, failure and end",
     grain=("replay_id", "event", "event_time"),
     partitions=("event_date",),
     columns=_columns("""
 replay_id       string     hash over everything that the plan pins
-event           string     plan, apply (started), applied, fail
+event           string     plan, approve, apply (begun), resume, renew, publish (no way back), interrupt, fail (given up), applied
 event_time      timestamp  when, UTC
 event_date      date       UTC day of event_time
 actor           string     who, as claimed by the environment
@@ -270,13 +273,13 @@ ticket          string?    ticket, as given
 window_from     timestamp  start of the window of click time, included
 window_to       timestamp  end of the window, excluded
 filter          string     advertisers, slices, marketplaces, decided-by, as JSON
-mode            string     rescore, recompute or recompute-now
-model_version   string     version that decides
+mode            string     rescore, recompute, recompute-now or revert
+model_version   string     version that decides; of a revert, the one of the replay that it takes back
 plan            string     everything that the plan pins, as canonical JSON
 counts          string     clicks by outcome, as JSON
 money           string     micro-units by direction and currency, as JSON
 run_id          string     run that wrote the event
-details         string?    hash of the planned rows, guardrail checks, override, hours, feature differences, as JSON
+details         string?    of a plan: hash of its rows, guardrail checks, override, hours, features; of others: lease, order; JSON
 """),
 )
 

@@ -3,7 +3,6 @@
 It answers one question first: is the new version better? Then why, and then everything that was measured.
 """
 
-import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -70,7 +69,7 @@ def write(judgement: Judgement, facts: Facts, folder: Path, guardrails: Sequence
     """
     content = tables(judgement, facts, guardrails)
     (folder / DATA).write_text(json.dumps(_plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    pictures = {name: (title, _data_uri(folder / name)) for name, title in PICTURES.items() if (folder / name).is_file()}
+    pictures = {name: (title, pages.picture(folder / name)) for name, title in PICTURES.items() if (folder / name).is_file()}
     shown = {**content, "pictures": pictures, "note": FPR_NOTE, "level": f"{LEVEL:.0%}", "day_names": training_plots.DAYS}
     page = pages.render(TEMPLATE, {"range": span, "number": number, "between": between}, shown)
     (folder / PAGE).write_text(page, encoding="utf-8")
@@ -246,10 +245,6 @@ def _pairs(table: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
         found = {row["method"]: row for row in rows.to_dict("records")}
         groups.append({**dict(zip(by, key, strict=True)), "new": found["new"], CHAMPION: found.get(CHAMPION)})
     return groups
-
-
-def _data_uri(picture: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
 
 
 def _plain(value: Any) -> Any:

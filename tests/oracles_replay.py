@@ -1,6 +1,7 @@
 """Replays on plain dictionaries: what the published state and the corrections must be."""
 
 import math
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -43,3 +44,35 @@ def naive_replay(
             sign = -1 if invalid else 1
             corrections[name] = None if cost is None else sign * cost
     return after, corrections
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a replay says of a click, with what authority, and whether the click had a first decision by then."""
+
+    invalid: bool
+    authority: str
+    after_first: bool
+
+    def over(self, state: dict[str, tuple[bool, str]], click: str, name: str) -> dict[str, tuple[bool, str]]:
+        """The published state (click -> invalid, who decided) after it."""
+        there = state.get(click)
+        stands = {"full": True, "credit": there is None or self.invalid, "none": False}[self.authority]
+        return {**state, click: (self.invalid, name)} if stands and (there is None or there[0] != self.invalid) else state
+
+
+def rerun(events: list[tuple[Any, ...]]) -> dict[str, tuple[bool, str]]:
+    """The published state by running history again without what was reverted: ("first", click, invalid), ("replay", id, {click:
+    Verdict}), ("revert", id, target)."""
+    gone: set[str] = set()
+    for event in reversed(events):
+        if event[0] == "revert" and event[1] not in gone:
+            gone.add(event[2])
+    state: dict[str, tuple[bool, str]] = {}
+    for event in events:
+        if event[0] == "first":
+            state.setdefault(event[1], (event[2], "first"))
+        elif event[0] == "replay" and event[1] not in gone:
+            for click, verdict in event[2].items():
+                state = verdict.over(state, click, event[1])
+    return state

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from slidr import direct
+from slidr import direct, ledger
 from slidr.direct import Place
 from slidr.errors import ConflictError, InputError, SetupError
 from slidr.lake import Lake
@@ -105,4 +105,4 @@ def test_a_conflict_inside_spark_counts_as_beaten(spark: SparkSession, tmp_path:
         raise ConflictError("another writer")
 
     monkeypatch.setattr(Lake, "append", beaten)
-    assert not log._by_spark(lake).append([event(1)])
+    assert not ledger._by_spark(lake, MODEL_PROMOTIONS).append([event(1)])

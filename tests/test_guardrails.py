@@ -614,9 +614,10 @@ def replay(**changes: object) -> list[Check]:
         ),
         "purchasing": 100,
         "purchasing_invalid": 5,
+        "since_close": 30.0,
     }
-    bounds = {"max_changed_share": 0.3, "max_money_micros": 1000, "max_advertiser_micros": 600, "max_fpr": 0.05}
-    return check_replay(**good | bounds | changes)
+    bounds = {"max_changed_share": 0.3, "max_money_micros": 1000, "max_advertiser_micros": 600, "max_fpr": 0.05, "max_days_after_close": 60}
+    return check_replay(**good | changes, bounds=config.load(config.shipped("local.yaml")).replay.model_copy(update=bounds))
 
 
 def test_replay_within_its_bounds_passes() -> None:
@@ -638,6 +639,11 @@ def test_replay_share_and_fpr() -> None:
     assert failed(unknown) == {}
     assert math.isnan(next(check for check in unknown if check.name.startswith("FPR")).observed)
     assert failed(replay(clicks=0, changed=0)) == {}
+
+
+def test_replay_age_against_the_billing() -> None:
+    assert list(failed(replay(since_close=60.5))) == ["days since the billing of the oldest month"]
+    assert failed(replay(since_close=-3.0)) == failed(replay(since_close=math.nan)) == {}
 
 
 def test_require_lists_every_failure_unless_overridden_with_a_reason() -> None:

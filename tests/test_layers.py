@@ -11,6 +11,8 @@ VALUES = {
     "days",
     "direct",
     "errors",
+    "ledger",
+    "progress",
     "features",
     "tables",
     "lake",

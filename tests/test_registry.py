@@ -365,7 +365,7 @@ def test_the_commands_refuse_a_revoked_version(registry: Registry, conf: Config,
     registry.revoke("1", now=NOW, actor="ann", reason="for cause")
     job = Job(conf.model_copy(update={"registry": registry.conf}), "run", NOW, Console(quiet=True), actor="ann")
     job.__dict__.update(lake=registry.lake, place=registry.lake)
-    monkeypatch.setattr(replay.audit, "require_plan", lambda *_: SimpleNamespace(pins={"version": "1"}))
+    monkeypatch.setattr(replay.audit, "require_log", lambda *_: (None, SimpleNamespace(pins={"version": "1"}, reverts=None)))
     day = ("2026-03-18", "2026-03-19")
     for command in (
         lambda: score.score(job, *day, model="1"),

@@ -20,21 +20,23 @@ from slidr.config import Config
 from slidr.errors import ConflictError, GuardrailError, InputError, ModelRefusedError, NothingToDoError, UsageError
 from slidr.features.spec import FeatureSpec
 from slidr.lake import Lake
-from slidr.replay import apply, plan, report
-from slidr.replay.plan import Plan, make_plan
+from slidr.replay import apply, audit, numbers, report, rows
+from slidr.replay.audit import Plan
+from slidr.replay.moved import what_moved
+from slidr.replay.plan import make_plan
+from slidr.replay.request import clicks_of
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, features_table
 from tests import worlds
 from tests.frames import at, click, frame
 from tests.oracles_replay import naive_replay
-from tests.worlds import DAYS, END, FIRST, NOW, SECOND, SPEC, copy_of, request, rows_of, state, version, versions_of
+from tests.worlds import ANN, DAYS, END, FIRST, NOW, SECOND, SPEC, copy_of, request, rows_of, state, version, versions_of
 
 READ = (CLICKS, features_table(SPEC), LABELS, DECISIONS, REPLAY_DECISIONS, CORRECTIONS, CURRENT_DECISIONS)
 
 
 @pytest.fixture(scope="module")
 def loose(conf: Config) -> Config:
-    """Guardrails that let everything through: a tiny world changes half of its clicks."""
-    return conf.model_copy(update={"replay": conf.replay.model_copy(update={"max_changed_share": 1.0, "max_fpr": 1.0})})
+    return worlds.loose(conf)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +55,8 @@ def world(template: str, spark: SparkSession, tmp_path: Path) -> Lake:
 def planned(template: str, spark: SparkSession, loose: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Plan, Plan]:
     """A world with two plans: through version 2, charges allowed, and through version 3."""
     lake = copy_of(template, spark, str(tmp_path_factory.mktemp("planned") / "lake"))
-    through_2 = make_plan(lake, request=request(allow_charges=True), version=version("2"), conf=loose, now=NOW)
-    return lake.root, through_2, make_plan(lake, request=request(), version=version("3"), conf=loose, now=NOW)
+    through_2 = make_plan(lake, request=request(allow_charges=True), version=version("2"), conf=loose, now=NOW, who=ANN)
+    return lake.root, through_2, make_plan(lake, request=request(), version=version("3"), conf=loose, now=NOW, who=ANN)
 
 
 @pytest.fixture
@@ -63,8 +65,8 @@ def planned_world(planned: tuple[str, Plan, Plan], spark: SparkSession, tmp_path
 
 
 def replay(lake: Lake, conf: Config, number: str, **given: Any) -> tuple[Plan, apply.Applied]:
-    made = make_plan(lake, request=request(**given), version=version(number), conf=conf, now=NOW)
-    return made, apply.apply_plan(lake, plan_id=made.plan_id, version=version(number), now=NOW)
+    made = make_plan(lake, request=request(**given), version=version(number), conf=conf, now=NOW, who=ANN)
+    return made, apply.apply_plan(lake, plan_id=made.plan_id, version=version(number), now=NOW, who=ANN)
 
 
 def published(lake: Lake, plan_id: str) -> dict[str, int | None]:
@@ -91,8 +93,8 @@ def expected(lake: Lake, number: str, **given: Any) -> tuple[dict[str, tuple[boo
 
 def test_a_plan_changes_no_published_table_and_is_recorded_once(world: Lake, loose: Config, planned: tuple[str, Plan, Plan]) -> None:
     before = versions_of(world, *READ)
-    made = make_plan(world, request=request(), version=version("2", "candidate"), conf=loose, now=NOW, actor="ann", ticket="T-1")
-    again = make_plan(world, request=request(), version=version("2", "candidate"), conf=loose, now=NOW + timedelta(hours=1))
+    made = make_plan(world, request=request(), version=version("2", "candidate"), conf=loose, now=NOW, who=replace(ANN, ticket="T-1"))
+    again = make_plan(world, request=request(), version=version("2", "candidate"), conf=loose, now=NOW + timedelta(hours=1), who=ANN)
     assert versions_of(world, *READ) == before
     assert (made.already, again.already, again.plan_id) == (False, True, made.plan_id)
     assert [again.counts, again.money, again.details] == [json.loads(json.dumps(part)) for part in (made.counts, made.money, made.details)]
@@ -193,27 +195,31 @@ def test_killed_after_every_step_ends_like_an_undisturbed_run(
     """While it is half published it blocks other replays of the window, and nothing keeps it from being completed."""
     smooth = copy_of(planned[0], spark, str(tmp_path / "smooth"))
     plan_id, other, deciding = planned[1].plan_id, planned[2].plan_id, version("2")
-    whole = apply.apply_plan(smooth, plan_id=plan_id, version=deciding, now=NOW)
+    whole = apply.apply_plan(smooth, plan_id=plan_id, version=deciding, now=NOW, who=ANN)
     for number in range(1, len(STEPS)):
         killed(number)
         with pytest.raises(KeyboardInterrupt):
-            apply.apply_plan(planned_world, plan_id=plan_id, version=deciding, now=NOW)
+            apply.apply_plan(planned_world, plan_id=plan_id, version=deciding, now=NOW, who=ANN)
         if number == 3:  # corrections are out, the published state is not
             with pytest.raises(ConflictError, match=f"half-published.*{plan_id}"):
-                apply.apply_plan(planned_world, plan_id=other, version=version("3"), now=NOW)
+                apply.apply_plan(planned_world, plan_id=other, version=version("3"), now=NOW, who=ANN)
             late_click(planned_world, FIRST)
             deciding = version("2", "suspect")
     monkeypatch.setattr(apply, "STEPS", STEPS)
-    assert apply.apply_plan(planned_world, plan_id=plan_id, version=deciding, now=NOW) == whole
+    assert apply.apply_plan(planned_world, plan_id=plan_id, version=deciding, now=NOW, who=ANN) == whole
     for table in worlds.PUBLISHED:
         assert rows_of(planned_world, table) == rows_of(smooth, table), table.name
-    commits = versions_of(planned_world, *worlds.PUBLISHED)
-    assert commits == versions_of(smooth, *worlds.PUBLISHED)  # nothing was written twice, not even with the same content
-    again = apply.apply_plan(planned_world, plan_id=plan_id, version=version("2", "revoked"), now=NOW)
+    # Nothing was written twice, not even with the same content.
+    assert versions_of(planned_world, *worlds.PUBLISHED) == versions_of(smooth, *worlds.PUBLISHED)
+    events = [event.name for event in audit.read(planned_world).of(plan_id)]
+    begun = ["plan", "apply", "interrupt", "resume", "interrupt", "resume", "publish", "interrupt"]
+    assert events == [*begun, "resume", "interrupt", "resume", "interrupt", "resume", "applied"]
+    commits = versions_of(planned_world, *worlds.PUBLISHED, REPLAYS)
+    again = apply.apply_plan(planned_world, plan_id=plan_id, version=version("2", "revoked"), now=NOW, who=ANN)
     assert again == replace(whole, already=True)
-    assert versions_of(planned_world, *worlds.PUBLISHED) == commits
+    assert versions_of(planned_world, *worlds.PUBLISHED, REPLAYS) == commits
     with pytest.raises(ConflictError, match="stale.*clicks of the window .32 then, 33 now.*published decisions"):
-        apply.apply_plan(planned_world, plan_id=other, version=version("3"), now=NOW)
+        apply.apply_plan(planned_world, plan_id=other, version=version("3"), now=NOW, who=ANN)
 
 
 def late_click(lake: Lake, day: Any) -> None:
@@ -225,18 +231,18 @@ def test_stale_plans_are_refused_and_other_days_do_not_matter(
 ) -> None:
     plan_id = planned[1].plan_id
     late_click(planned_world, END)
-    assert plan.what_moved(planned_world, planned[1]) == []
+    assert what_moved(planned_world, planned[1], audit.read(planned_world)) == []
     killed(2)  # begun, nothing published
     with pytest.raises(KeyboardInterrupt):
-        apply.apply_plan(planned_world, plan_id=plan_id, version=version("2"), now=NOW)
+        apply.apply_plan(planned_world, plan_id=plan_id, version=version("2"), now=NOW, who=ANN)
     monkeypatch.setattr(apply, "STEPS", STEPS)
     late_click(planned_world, SECOND)
     for _ in range(2):
         with pytest.raises(ConflictError, match="is stale: moved since: clicks of the window .32 then, 33 now.") as caught:
-            apply.apply_plan(planned_world, plan_id=plan_id, version=version("2"), now=NOW)
+            apply.apply_plan(planned_world, plan_id=plan_id, version=version("2"), now=NOW, who=ANN)
     assert caught.value.exit_code == 5
     events = [row[0] for row in planned_world.read(REPLAYS).select("event").collect()]
-    assert Counter(events) == {"plan": 2, "apply": 1, "fail": 1}
+    assert Counter(events) == {"plan": 2, "apply": 1, "interrupt": 1, "fail": 1}
     assert planned_world.read(CORRECTIONS).isEmpty()
 
 
@@ -245,7 +251,7 @@ def test_what_apply_refuses(planned: tuple[str, Plan, Plan], planned_world: Lake
     commits = versions_of(planned_world, *worlds.PUBLISHED)
 
     def applying(given: str = plan_id, **changes: Any) -> apply.Applied:
-        return apply.apply_plan(planned_world, plan_id=given, version=replace(version("2"), **changes), now=NOW)
+        return apply.apply_plan(planned_world, plan_id=given, version=replace(version("2"), **changes), now=NOW, who=ANN)
 
     for wrong in ("../../etc", plan_id.upper(), plan_id + "0", ""):
         with pytest.raises(UsageError, match="plan id"):
@@ -256,11 +262,11 @@ def test_what_apply_refuses(planned: tuple[str, Plan, Plan], planned_world: Lake
         with pytest.raises(ModelRefusedError, match=f"which is {unstable}"):
             applying(state=unstable)
     with pytest.raises(ModelRefusedError):
-        make_plan(planned_world, request=request(), version=version("2", "revoked"), conf=loose, now=NOW)
+        make_plan(planned_world, request=request(), version=version("2", "revoked"), conf=loose, now=NOW, who=ANN)
     with pytest.raises(ConflictError, match="with bundle"):
         applying(bundle=replace(version("2").bundle, sha256="other"))
     folder = f"{planned_world.plan_path(plan_id)}/rows"
-    dearer = plan.planned_rows(planned_world, plan_id).withColumn("delta_cost_micros", F.col("delta_cost_micros") - 1)
+    dearer = rows.planned(planned_world, planned[1]).withColumn("delta_cost_micros", F.col("delta_cost_micros") - 1)
     dearer.localCheckpoint().write.mode("overwrite").parquet(folder)
     with pytest.raises(ConflictError, match="changed or lost"):
         applying()
@@ -268,14 +274,14 @@ def test_what_apply_refuses(planned: tuple[str, Plan, Plan], planned_world: Lake
     with pytest.raises(ConflictError, match="changed or lost"):
         applying()
     assert versions_of(planned_world, *worlds.PUBLISHED) == commits
-    mended = make_plan(planned_world, request=request(allow_charges=True), version=version("2"), conf=loose, now=NOW)
+    mended = make_plan(planned_world, request=request(allow_charges=True), version=version("2"), conf=loose, now=NOW, who=ANN)
     assert mended.already
     assert applying().publication_no == 1
 
 
 def test_what_plan_refuses(world: Lake, loose: Config, conf: Config) -> None:
     def planning(version_: Any = None, conf_: Config = loose, override: str | None = None, **given: Any) -> Plan:
-        return make_plan(world, request=request(**given), version=version_ or version("2"), conf=conf_, now=NOW, override=override)
+        return make_plan(world, request=request(**given), version=version_ or version("2"), conf=conf_, now=NOW, who=ANN, override=override)
 
     with pytest.raises(NothingToDoError, match="found none"):
         planning(advertisers=("x' OR 1=1 --",))
@@ -318,13 +324,14 @@ def test_recompute_finds_what_a_broken_counter_store_did(world: Lake, loose: Con
     late = [click(f"x{n}", FIRST + timedelta(hours=9, minutes=59), ip_key="192.0.2.0", arrival_time=END) for n in range(5)]
     world.append(frame(world.spark, CLICKS, late), CLICKS)
     scope = {"decided_by": "1", "allow_charges": True}
-    now = make_plan(world, request=request(mode="recompute-now", **scope), version=version("1"), conf=loose, now=NOW)
+    now = make_plan(world, request=request(mode="recompute-now", **scope), version=version("1"), conf=loose, now=NOW, who=ANN)
     assert (changed(now), now.counts["newly_invalid"]) == (1, 1)
-    made = make_plan(world, request=request(mode="recompute", **scope), version=version("1"), conf=loose, now=NOW)
+    made = make_plan(world, request=request(mode="recompute", **scope), version=version("1"), conf=loose, now=NOW, who=ANN)
     assert changed(made) == 0
     counts = {row["feature"]: (row["compared"], row["equal"]) for row in made.details["features"]}
     assert counts == {"ip_clicks_1h": (15, 8), "logged_in": (15, 15)}  # 9 are damaged, 2 of them were 0 anyway
-    page = report.write(made, folder=tmp_path / "replays", zones=loose.marketplaces).read_text()
+    changes = numbers.changes(rows.planned(world, now))
+    page = report.write(made, changes, folder=tmp_path / "replays", zones=loose.marketplaces).read_text()
     assert "2026-02-28 19:00:00 to 2026-03-02 19:00:00" in page  # the window in New York
     assert f"slidr replay apply {made.plan_id}" in page
     assert not [secret for secret in ("192.0.2", "s-c", "user_id") if secret in page]
@@ -336,7 +343,7 @@ def test_recompute_finds_what_a_broken_counter_store_did(world: Lake, loose: Con
 def test_the_window_is_half_open_and_reads_its_days_only(world: Lake, loose: Config) -> None:
     start = at("2026-03-01 10:05:00").astimezone(timezone(timedelta(hours=5)))
     inside = request(start=start, end=at("2026-03-01 10:10:00"))
-    scoped = plan.clicks_of(world, inside)
+    scoped = clicks_of(world, inside)
     assert [row[0] for row in scoped.select("click_id").collect()] == ["c01"]
     scans = re.findall(r"PartitionFilters: (.*)", scoped._jdf.queryExecution().executedPlan().toString())
     assert len(scans) == 2

@@ -15,6 +15,7 @@ from slidr.config import Config
 from slidr.features import counters
 from slidr.features.spec import FeatureSpec
 from slidr.lake import Lake
+from slidr.replay.audit import Who
 from slidr.replay.request import Request
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, Table, features_table
 from slidr.version import Version
@@ -30,11 +31,12 @@ SPEC = FeatureSpec.from_dict(
 )
 FIRST, SECOND = at("2026-03-01"), at("2026-03-02")
 END, NOW = at("2026-03-03"), at("2026-03-05 12:00:00")
+ANN, BOB = Who("ann", "run-a"), Who("bob", "run-b")
 DAYS = [FIRST.date(), SECOND.date()]
 UNDECIDED = ("c14", "c15", "c31")
 UPSTREAM = ("c02", "c18")
 WITHOUT_FEATURES = "c19"
-PUBLISHED = (REPLAYS, REPLAY_DECISIONS, CORRECTIONS, CURRENT_DECISIONS)
+PUBLISHED = (REPLAY_DECISIONS, CORRECTIONS, CURRENT_DECISIONS)
 
 
 def bundle(weight: float, bias: float, thresholds: dict[str, float], spec: FeatureSpec = SPEC) -> Bundle:
@@ -60,6 +62,11 @@ def version(number: str, state: str = "stable") -> Version:
 
 def revised(state: str = "stable", spec: FeatureSpec = SPEC) -> Version:
     return replace(version("2", state), bundle=bundle(1.0, -1.0, {}, spec))
+
+
+def loose(conf: Config) -> Config:
+    """Guardrails that let everything through: a tiny world changes half of its clicks."""
+    return conf.model_copy(update={"replay": conf.replay.model_copy(update={"max_changed_share": 1.0, "max_fpr": 1.0})})
 
 
 def request(start: datetime = FIRST, end: datetime = END, **given: Any) -> Request:
@@ -97,7 +104,7 @@ def fill(lake: Lake, conf: Config) -> None:
     origin = F.when(F.col("click_date") == F.lit(DAYS[0]), "then").otherwise("logged")
     lake.append(built.where(F.col("click_id") != WITHOUT_FEATURES).withColumn("origin", origin), features_table(SPEC))
     lake.append(frame(lake.spark, LABELS, made_labels()), LABELS)
-    for table in (DECISIONS, *PUBLISHED):
+    for table in (DECISIONS, REPLAYS, *PUBLISHED):
         lake.create(table)
     first = decided(lake, clicks.where(~F.col("click_id").isin(*UNDECIDED)))
     lake.append(first, DECISIONS)

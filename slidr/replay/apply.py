@@ -4,86 +4,105 @@ completes what a kill left open.
 Rows of `replay_decisions` count only for replays with an `applied` event in `replays`.
 """
 
-from collections import Counter
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from slidr.errors import ConflictError
+from slidr.errors import ConflictError, InputError, NotApprovedError
 from slidr.lake import Lake
-from slidr.replay import outcomes
-from slidr.replay.audit import Log, Plan, Who, claimed_actor, is_open, record, require_log
-from slidr.replay.plan import planned_rows, refuse_changed_rows, request_of, what_moved
-from slidr.tables import CORRECTIONS, CURRENT_DECISIONS, REPLAY_DECISIONS
+from slidr.progress import Progress
+from slidr.replay import lease, outcomes, pins, rows, stack
+from slidr.replay.audit import Decision, Log, Plan, Who, from_micros, read, record, require_log
+from slidr.replay.moved import what_moved
+from slidr.replay.request import command_of, request_of
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAY_DECISIONS
 from slidr.version import Version
+
+MOST_PUBLISHERS = 20  # that may take the next publication number before ours gets one
 
 
 @dataclass(frozen=True)
 class Applied:
-    """`publication_no` is None where nothing had to be corrected; `already` says that it was done before, and nothing was written."""
+    """`publication_no` is None where nothing had to be corrected; `already` says that it was done before, and nothing was written;
+    `reverted_by` names the revert that has taken it back since."""
 
     plan_id: str
     publication_no: int | None
     counts: dict[str, int]
     money: dict[str, Any]
     already: bool
+    reverted_by: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
-    """What the steps share. `seen` counts the events of the replay; `corrected` and `state_done` say what was found published
-    at the start: the time of its corrections, and whether the published state has it.
-    """
+    """What the steps share. `corrected` is the time of this replay's corrections, where they are out already; `seen` the commits at
+    which the plan was last found to hold."""
 
     lake: Lake
     plan: Plan
+    version: Version | None
     who: Who
     now: datetime
-    seen: Counter[str]
+    minutes: float
+    override: str | None
     corrected: datetime | None
-    state_done: bool
+    progress: Progress
+    began: float = field(default_factory=time.monotonic)
+    seen: dict[str, int] | None = None
 
     @property
     def rows(self) -> DataFrame:
-        return planned_rows(self.lake, self.plan.plan_id)
+        return rows.planned(self.lake, self.plan)
 
     def planned(self, names: tuple[str, ...]) -> int:
         return sum(self.plan.counts[name] for name in names)
+
+    def note(self, choose: Callable[[Log], Decision]) -> None:
+        """Records what `choose` decides on the log as it is by then."""
+        record(self.lake, self.plan, choose, who=self.who)
 
 
 def apply_plan(
     lake: Lake,
     *,
     plan_id: str,
-    version: Version,
+    version: Version | None,
     now: datetime,
-    actor: str | None = None,
-    reason: str | None = None,
-    ticket: str | None = None,
-    run_id: str | None = None,
+    who: Who,
+    lease_minutes: float = 15,
+    resume: bool = False,
+    override: str | None = None,
+    progress: Progress | None = None,
 ) -> Applied:
-    """Publishes a plan, or says that it was published before.
+    """Publishes a plan, or says that it was published before. `version` is the plan's; None for a revert, which scores nothing.
 
-    Raises ModelRefusedError unless the version is stable, ConflictError where the plan is stale, was changed, or another
-    replay of the window is half published. Once corrections are out, running it again only completes it.
+    Raises ModelRefusedError unless the version is stable, NotApprovedError where the plan needs an approval and has none,
+    LockedError where somebody publishes an overlapping window, ConflictError where the plan is stale, was changed, or another
+    replay of the window is half published. Once it has begun to publish, running it again only completes it. `resume`
+    refuses a plan that was never begun.
     """
     log, plan = require_log(lake, plan_id)
     number, corrected = _publication(lake, plan_id)
-    if log.events["applied"]:
-        return Applied(plan_id, number, plan.counts, plan.money, already=True)
-    refuse_changed_rows(lake, plan)
-    state_done = not _own(lake.read(CURRENT_DECISIONS, request_of(plan).days), plan_id).isEmpty()
-    who = Who(actor or claimed_actor(), run_id or f"replay-{plan_id}", reason, ticket)
-    work = Work(lake, plan, who, now, log.events, corrected, state_done)
-    if not (corrected or state_done):
-        _refuse_version(plan, version)
-        _refuse_stale(work, log)
-    for step in STEPS:
-        step(work)
+    if log.counted(plan_id)["applied"]:
+        by = stack.cancelled(log.applied()).get(plan_id)
+        return Applied(plan_id, number, plan.counts, plan.money, already=True, reverted_by=by)
+    if resume and not log.is_open(plan_id):
+        raise InputError(f"expected a plan whose publication was begun, found {plan_id} that was not; `slidr replay apply {plan_id}`")
+    rows.refuse_changed(lake, plan)
+    work = Work(lake, plan, version, who, now, lease_minutes, override, corrected, progress or Progress())
+    try:
+        for step in STEPS:
+            step(work)
+    except (KeyboardInterrupt, SystemExit):  # asked to stop: the next one need not wait for the lease to end
+        work.note(lambda log: ("interrupt", {}) if lease.held(log, plan_id) else None)
+        raise
     return Applied(plan_id, _publication(lake, plan_id)[0], plan.counts, plan.money, already=False)
 
 
@@ -95,10 +114,15 @@ def _publication(lake: Lake, plan_id: str) -> tuple[int | None, datetime | None]
     """Number and time of this replay's publication; None and None where nothing is published."""
     time = F.unix_micros(F.max("published_time")).alias("time")
     row = _own(lake.read(CORRECTIONS), plan_id).agg(F.max("publication_no").alias("number"), time).collect()[0]
-    return row["number"], None if row["time"] is None else outcomes.from_micros(row["time"])
+    return row["number"], None if row["time"] is None else from_micros(row["time"])
 
 
-def _refuse_version(plan: Plan, version: Version) -> None:
+def _refuse_version(plan: Plan, version: Version | None) -> None:
+    """A revert scores nothing, so nothing is asked of the version that it takes back: it may be the faulty one."""
+    if plan.reverts:
+        return
+    if version is None:
+        raise InputError(f"expected version {plan.pins['version']} to apply plan {plan.plan_id}, found none")
     version.require(("stable",), "publish corrections")
     found = (version.number, version.bundle.sha256)
     expected = (plan.pins["version"], plan.pins["bundle_sha256"])
@@ -108,68 +132,169 @@ def _refuse_version(plan: Plan, version: Version) -> None:
         )
 
 
-def _refuse_stale(work: Work, log: Log) -> None:
-    others = log.open_beside
-    if others:
-        raise ConflictError(
-            f"expected no half-published replay of an overlapping window, found {', '.join(others)}; complete it first with "
-            f"`slidr replay apply {others[0]}`, then plan this one again"
-        )
-    moved = what_moved(work.lake, work.plan)
+def _refuse_unapproved(work: Work, log: Log) -> None:
+    approval = work.plan.details["approval"]
+    approved = [event for event in log.of(work.plan.plan_id) if event.name == "approve"]
+    if not approval["needed"] or approved or work.override:
+        return
+    raise NotApprovedError(
+        f"expected an approval, since more than {approval['above_micros']} micro-units of a currency move, found none; somebody else than "
+        f"{log.author(work.plan.plan_id)} runs `slidr replay approve {work.plan.plan_id} --ticket …`, or, where nobody can be reached, "
+        'apply it with --override "reason"'
+    )
+
+
+def _refuse_stale(work: Work) -> None:
+    """Looks at the clicks again only where their tables have commits that it has not seen."""
+    versions = pins.table_versions(work.lake, CLICKS, CURRENT_DECISIONS)
+    if work.seen == versions and not work.plan.reverts:
+        return
+    work.seen = versions
+    moved = what_moved(work.lake, work.plan, read(work.lake, work.plan.plan_id))
     if moved:
-        if is_open(work.seen):  # it was begun and has published nothing: give it up, so that it stands in nobody's way
-            record(work.lake, work.plan, "fail", who=work.who, now=work.now, seen=work.seen)
+        work.note(lambda log: ("fail", {"moved": moved}) if log.is_open(work.plan.plan_id) else None)
         raise ConflictError(
             f"plan {work.plan.plan_id} is stale: moved since: {'; '.join(moved)}; nothing was published; plan again:\n"
-            f"  {request_of(work.plan).command(version=work.plan.pins['version'])}"
+            f"  {command_of(work.plan)}"
         )
 
 
 def _begin(work: Work) -> None:
-    if not is_open(work.seen):
-        record(work.lake, work.plan, "apply", who=work.who, now=work.now, seen=work.seen)
+    """Takes the lease of the window, and gives up replays that hold it no longer."""
+    log = read(work.lake, work.plan.plan_id)
+    if not log.no_way_back(work.plan.plan_id):
+        _refuse_version(work.plan, work.version)
+        _refuse_unapproved(work, log)
+        lease.refuse_others(log, work.plan)
+        _refuse_stale(work)
+    for other in lease.refuse_others(read(work.lake, work.plan.plan_id), work.plan):
+        _give_up(work, require_log(work.lake, other)[1])
+    work.note(lambda log: _taken(log, work))
+
+
+def _give_up(work: Work, other: Plan) -> None:
+    """On record, if it still stands as it was seen: begun, nothing published, its lease ended."""
+    record(work.lake, other, lambda log: _given_up(log, other), who=work.who)
+
+
+def _given_up(log: Log, other: Plan) -> Decision:
+    stands = log.is_open(other.plan_id) and not log.no_way_back(other.plan_id) and not lease.held(log, other.plan_id)
+    return ("fail", {"lease": "ended"}) if stands else None
+
+
+def _taken(log: Log, work: Work) -> Decision:
+    begun = lease.refuse_others(log, work.plan)
+    if begun:
+        raise ConflictError(
+            f"expected no other replay of an overlapping window, found that {', '.join(begun)} was just begun; run it again"
+        )
+    flagged = {"override": work.override, "approval": work.plan.details["approval"]} if work.override else {}
+    return "resume" if log.is_open(work.plan.plan_id) else "apply", {**lease.facts(work.minutes), **flagged}
 
 
 def _publish_decisions(work: Work) -> None:
-    plan_id = work.plan.plan_id
-    if _own(work.lake.read(REPLAY_DECISIONS, request_of(work.plan).days), plan_id).isEmpty():
-        rows = outcomes.replay_decisions(work.rows, replay_id=plan_id, pins=work.plan.pins)
-        work.lake.append(rows, REPLAY_DECISIONS, token=f"slidr-replay:{plan_id}:decisions")
+    """What was decided for every click, a chunk at a time; each is written once. A revert decides nothing itself."""
+    if work.plan.reverts:
+        return
+    chunks, plan_id = work.plan.details["chunks"], work.plan.plan_id
+    for number in work.progress.chunks(work.lake.spark, "recording decisions", [chunk["clicks"] for chunk in chunks]):
+        decided = outcomes.replay_decisions(rows.chunk(work.lake, plan_id, number), work.plan.pins)
+        work.lake.append(decided, REPLAY_DECISIONS, token=f"slidr-replay:{plan_id}:decisions:{number}")
+        if number + 1 < len(chunks):
+            work.note(partial(_renewed, work=work, chunk=number))
+
+
+def _renewed(log: Log, work: Work, chunk: int) -> Decision:
+    if log.no_way_back(work.plan.plan_id):
+        return None
+    lease.require_mine(log, work.plan)
+    return "renew", {**lease.facts(work.minutes), "chunk": chunk}
+
+
+def _commit_to(work: Work) -> None:
+    """From here on there is no way back. That the plan is not stale was seen while the lease was held; that it still is held decides
+    the commit of this very event."""
+    if read(work.lake, work.plan.plan_id).no_way_back(work.plan.plan_id):
+        return
+    _refuse_stale(work)
+    _reconcile(work, outcomes.corrections(work.rows, work.lake.read(CORRECTIONS), plan=work.plan, now=work.now))
+    work.note(lambda log: _decided(log, work))
+
+
+def _decided(log: Log, work: Work) -> Decision:
+    if log.no_way_back(work.plan.plan_id):
+        return None
+    lease.require_mine(log, work.plan)
+    return "publish", lease.facts(work.minutes)
 
 
 def _publish_corrections(work: Work) -> None:
-    if work.planned(outcomes.CORRECTED) and not work.corrected:
-        plan_id, table = work.plan.plan_id, work.lake.read(CORRECTIONS)
-        rows = outcomes.corrections(work.rows, table, replay_id=plan_id, pins=work.plan.pins, now=work.now)
-        work.lake.append(rows, CORRECTIONS, token=f"slidr-replay:{plan_id}:corrections")
+    if not work.planned(outcomes.CORRECTED) or work.corrected:
+        return
+    table, plan_id = work.lake.read(CORRECTIONS), work.plan.plan_id
+    made = outcomes.corrections(work.rows, table, plan=work.plan, now=work.now)
+    with work.progress.step(work.lake.spark, f"publishing {work.planned(outcomes.CORRECTED):,} corrections"):
+        _numbered(lambda: work.lake.append(made, CORRECTIONS, token=f"slidr-replay:{plan_id}:corrections"))
+    _reconcile(work, _own(table, plan_id))
+
+
+def _numbered(append: Callable[[], None]) -> None:
+    """A publisher of another window may take the number that this commit was about to take: then it takes the next one."""
+    for _ in range(MOST_PUBLISHERS - 1):
+        try:
+            append()
+        except ConflictError:
+            continue
+        return
+    append()
 
 
 def _publish_state(work: Work) -> None:
-    if work.planned(outcomes.PUBLISHED) and not work.state_done:
-        plan, time = work.plan, work.corrected or work.now
-        rows = outcomes.published_state(work.rows, replay_id=plan.plan_id, pins=plan.pins, run_id=work.who.run_id, now=time)
-        work.lake.merge_rows(rows, CURRENT_DECISIONS, request_of(plan).days, update=outcomes.REPLACED)
+    """Compares first: a MERGE that changes nothing would still commit."""
+    if not work.planned(outcomes.PUBLISHED):
+        return
+    lake, plan = work.lake, work.plan
+    days = request_of(plan).days
+    wanted = work.rows.where(F.col("outcome").isin(*outcomes.PUBLISHED))
+    if outcomes.differing(wanted, lake.read(CURRENT_DECISIONS, days)).isEmpty():
+        return
+    firsts = lake.read(DECISIONS, days) if plan.reverts else None
+    time = work.corrected or _publication(lake, plan.plan_id)[1] or work.now
+    state = outcomes.published_state(wanted, firsts, run_id=work.who.run_id, now=time)
+    with work.progress.step(lake.spark, f"bringing the published state of {work.planned(outcomes.PUBLISHED):,} clicks up to date"):
+        lake.merge_rows(state, CURRENT_DECISIONS, days, update=outcomes.REPLACED, delete=outcomes.is_gone() if plan.reverts else None)
 
 
-def _reconcile(work: Work) -> None:
+def _reconcile(work: Work, corrections: DataFrame) -> None:
     """Raises ConflictError unless the corrections' clicks and money equal the plan's, by advertiser, currency and direction."""
     keys = ["advertiser_id", "currency", "direction"]
     sums = [F.count(F.lit(1)).alias("clicks"), F.coalesce(F.sum("delta_cost_micros"), F.lit(0)).alias("micros")]
     planned = work.rows.where(F.col("outcome").isin(*outcomes.CORRECTED)).groupBy(keys).agg(*sums)
-    published = _own(work.lake.read(CORRECTIONS), work.plan.plan_id).groupBy(keys).agg(*sums)
-    differing = planned.unionAll(published).groupBy(*keys, "clicks", "micros").count().where("count <> 2")
-    found = differing.select("advertiser_id").distinct().orderBy("advertiser_id").limit(5).collect()
+    both = planned.unionAll(corrections.groupBy(keys).agg(*sums))
+    found = both.groupBy(*keys, "clicks", "micros").count().where("count <> 2").orderBy("advertiser_id").limit(5).collect()
     if found:
-        named = ", ".join(row[0] for row in found)
+        named = ", ".join(sorted({row["advertiser_id"] for row in found}))
         raise ConflictError(
-            f"expected the corrections of replay {work.plan.plan_id} to sum to its plan, found others for {named}; the corrections are "
-            "published: do not bill from them, and report this with the plan"
+            f"expected the corrections of replay {work.plan.plan_id} to sum to its plan, found others for {named}; do not bill from "
+            "them if they are published, and report this with the plan"
         )
 
 
 def _finish(work: Work) -> None:
-    record(work.lake, work.plan, "applied", who=work.who, now=work.now, seen=work.seen)
+    work.note(lambda log: _applied(log, work))
 
 
-# The order is part of the contract: the record, what was decided, the feed, the published state, the proof, the record.
-STEPS: tuple[Callable[[Work], None], ...] = (_begin, _publish_decisions, _publish_corrections, _publish_state, _reconcile, _finish)
+def _applied(log: Log, work: Work) -> Decision:
+    if log.counted(work.plan.plan_id)["applied"]:
+        return None
+    seconds = round(time.monotonic() - work.began, 1)
+    return "applied", {
+        "order": len(log.applied()) + 1,
+        "reverts": work.plan.reverts,
+        "seconds": seconds,
+        "clicks": work.plan.counts["clicks"],
+    }
+
+
+# The order is part of the contract: the lease, what was decided, the point of no return, the feed, the published state, the record.
+STEPS: tuple[Callable[[Work], None], ...] = (_begin, _publish_decisions, _commit_to, _publish_corrections, _publish_state, _finish)

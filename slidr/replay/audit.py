@@ -5,18 +5,23 @@ import json
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from pyspark.sql import functions as F
-
-from slidr.errors import InputError, UsageError
+from slidr import ledger
+from slidr.direct import Place
+from slidr.errors import ConflictError, InputError, UsageError
 from slidr.lake import Lake
-from slidr.replay.pins import ID_DIGITS, canonical
+from slidr.replay.stack import Applied, in_effect
 from slidr.tables import REPLAYS
 
+ID_DIGITS = 16
 PLAN_ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
+WORKING = ("apply", "resume", "renew", "publish")  # the events of somebody who holds the window
+ENDED = ("applied", "fail")
+MOST_TURNS = 50
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,77 @@ class Plan:
         start, end = (datetime.fromisoformat(edge) for edge in self.pins["window"])
         return start, end
 
+    @property
+    def reverts(self) -> str | None:
+        """The replay that this plan takes back; None for a replay."""
+        found: str | None = self.pins.get("reverts")
+        return found
+
+
+@dataclass(frozen=True)
+class Event:
+    """One row of the log. `facts` are the details of events other than `plan`: lease, order, override."""
+
+    replay_id: str
+    name: str
+    time: datetime
+    actor: str
+    reason: str | None
+    ticket: str | None
+    run_id: str
+    window: tuple[datetime, datetime]
+    mode: str
+    version: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+Decision = tuple[str, Mapping[str, Any]] | None  # an event and its facts; None where nothing is to be recorded
+
+
+@dataclass(frozen=True)
+class Log:
+    """Everything on record, oldest first: a few events per replay, and the plan that was asked for."""
+
+    events: tuple[Event, ...] = ()
+    plan: Plan | None = None
+
+    def of(self, replay_id: str) -> list[Event]:
+        return [event for event in self.events if event.replay_id == replay_id]
+
+    def counted(self, replay_id: str) -> Counter[str]:
+        """How many events of each name a replay has."""
+        return Counter(event.name for event in self.of(replay_id))
+
+    def is_open(self, replay_id: str) -> bool:
+        """Whether publishing was begun, and neither completed nor given up."""
+        states = [event.name for event in self.of(replay_id) if event.name in (*WORKING, *ENDED)]
+        return bool(states) and states[-1] not in ENDED
+
+    def no_way_back(self, replay_id: str) -> bool:
+        """Whether it may have published something: then it can only be completed."""
+        return self.counted(replay_id)["publish"] > 0
+
+    def open_beside(self, plan: Plan) -> list[str]:
+        """Other replays of an overlapping window that were begun and not ended."""
+        start, end = plan.window
+        beside = {e.replay_id for e in self.events if e.replay_id != plan.plan_id and e.window[0] < end and e.window[1] > start}
+        return sorted(name for name in beside if self.is_open(name))
+
+    def applied(self) -> list[Applied]:
+        """All that was ever published, in order."""
+        done = [event for event in self.events if event.name == "applied"]
+        return [Applied(e.replay_id, e.facts.get("reverts")) for e in sorted(done, key=lambda e: int(e.facts["order"]))]
+
+    def in_effect_without(self, reverted: str, window: tuple[datetime, datetime]) -> list[str]:
+        """The replays of overlapping windows that will be in effect once `reverted` is taken back, oldest first."""
+        edges = {event.replay_id: event.window for event in self.events}
+        kept = in_effect([*self.applied(), Applied("", reverted)])
+        return [name for name in kept if edges[name][0] < window[1] and edges[name][1] > window[0]]
+
+    def author(self, plan_id: str) -> str:
+        """Who made the plan, as claimed."""
+        return next(event.actor for event in self.of(plan_id) if event.name == "plan")
+
 
 def claimed_actor() -> str:
     """SLIDR_ACTOR, else the user of the operating system, else `unknown`; nobody checks it."""
@@ -58,46 +134,33 @@ def claimed_actor() -> str:
         return "unknown"
 
 
-@dataclass(frozen=True)
-class Log:
-    """What is on record about one plan: the plan, its events, and overlapping replays that were begun and not completed."""
-
-    plan: Plan | None
-    events: Counter[str]
-    open_beside: list[str]
+def read(lake: Lake | Place, plan_id: str = "") -> Log:
+    """Everything on record, and the plan `plan_id`."""
+    return _log(ledger.read(lake, REPLAYS).rows, plan_id) if ledger.exists(lake, REPLAYS) else Log()
 
 
-def read(lake: Lake, plan_id: str) -> Log:
-    """One pass over the log, which holds a few rows per replay."""
-    if not lake.exists(REPLAYS):
-        return Log(None, Counter(), [])
-    own_plan = (F.col("replay_id") == plan_id) & (F.col("event") == "plan")
-    parts = [F.when(own_plan, F.col(name)).alias(name) for name in ("plan", "counts", "money", "details")]
-    window = [F.unix_micros(name).alias(name) for name in ("window_from", "window_to")]
-    rows = lake.read(REPLAYS).select("replay_id", "event", *window, *parts).collect()
-    seen: dict[str, Counter[str]] = {}
-    for row in rows:
-        seen.setdefault(row["replay_id"], Counter())[row["event"]] += 1
-    own = [row for row in rows if row["replay_id"] == plan_id]
-    beside = {
-        row["replay_id"]
-        for row in rows
-        if own and row["replay_id"] != plan_id and row["window_from"] < own[0]["window_to"] and row["window_to"] > own[0]["window_from"]
-    }
-    found = next((row for row in own if row["event"] == "plan"), None)
+def _log(rows: list[dict[str, Any]], plan_id: str) -> Log:
+    found = next((row for row in rows if row["replay_id"] == plan_id and row["event"] == "plan"), None)
     plan = None
     if found:
         numbers = {name: json.loads(found[name]) for name in ("counts", "money", "details")}
         plan = Plan(plan_id=plan_id, pins=json.loads(found["plan"]), already=True, **numbers)
-    return Log(plan, seen.get(plan_id, Counter()), sorted(name for name in beside if is_open(seen[name])))
+    return Log(tuple(sorted(map(_event, rows), key=lambda event: event.time)), plan)
 
 
-def require_plan(lake: Lake, plan_id: str) -> Plan:
+def _event(row: dict[str, Any]) -> Event:
+    facts = json.loads(row["details"]) if row["event"] != "plan" and row["details"] else {}
+    texts = (row["actor"], row["reason"], row["ticket"], row["run_id"])
+    window = (row["window_from"], row["window_to"])
+    return Event(row["replay_id"], row["event"], row["event_time"], *texts, window, row["mode"], row["model_version"], facts)
+
+
+def require_plan(lake: Lake | Place, plan_id: str) -> Plan:
     """The plan on record. Raises UsageError for what can't be an id, InputError for one that is not on record."""
     return require_log(lake, plan_id)[1]
 
 
-def require_log(lake: Lake, plan_id: str) -> tuple[Log, Plan]:
+def require_log(lake: Lake | Place, plan_id: str) -> tuple[Log, Plan]:
     """`read` and its plan, with the errors of `require_plan`."""
     if not PLAN_ID.fullmatch(plan_id):
         raise UsageError(f"expected a plan id of {ID_DIGITS} hex digits, found {plan_id!r}; `slidr replay list` shows them")
@@ -107,20 +170,29 @@ def require_log(lake: Lake, plan_id: str) -> tuple[Log, Plan]:
     return log, log.plan
 
 
-def is_open(events: Counter[str]) -> bool:
-    """Whether publishing was begun, and neither completed nor given up."""
-    return events["apply"] > events["fail"] and not events["applied"]
+def record(lake: Lake | Place, plan: Plan, choose: Callable[[Log], Decision], *, who: Who) -> Log:
+    """Reads the log, has `choose` decide on it, and appends the event that it chose, if the log is still as it was read; else
+    again from the start. Returns the log that the decision rests on. What `choose` raises ends it.
+    """
+    for _ in range(MOST_TURNS):
+        found = ledger.read(lake, REPLAYS)
+        log = _log(found.rows, plan.plan_id)
+        chosen = choose(log)
+        if chosen is None or found.append([_row(plan, *chosen, who, log)]):
+            return log
+    raise ConflictError(f"expected to write one event of {plan.plan_id}, found {MOST_TURNS} others written in between; run it again")
 
 
-def record(lake: Lake, plan: Plan, event: str, *, who: Who, now: datetime, seen: Counter[str]) -> None:
-    """Appends one event of a plan; `seen` counts the events on record, and now this one: the token of a commit
-    that landed unseen is not used again."""
+def _row(plan: Plan, event: str, facts: Mapping[str, Any], who: Who, log: Log) -> dict[str, Any]:
+    """A row of `replays`, later than every other, whatever the clocks of the machines say."""
     start, end = plan.window
-    row = {
+    now = clock()
+    time = max(now, log.events[-1].time + timedelta(microseconds=1)) if log.events else now
+    return {
         "replay_id": plan.plan_id,
         "event": event,
-        "event_time": now,
-        "event_date": now.date(),
+        "event_time": time,
+        "event_date": time.date(),
         "actor": who.actor,
         "reason": who.reason,
         "ticket": who.ticket,
@@ -133,9 +205,17 @@ def record(lake: Lake, plan: Plan, event: str, *, who: Who, now: datetime, seen:
         "counts": canonical(plan.counts),
         "money": canonical(plan.money),
         "run_id": who.run_id,
-        "details": canonical(plan.details),
+        "details": canonical(facts),
     }
-    frame = lake.spark.createDataFrame([tuple(row[name] for name in REPLAYS.names)], REPLAYS.schema)
-    lake.append(frame, REPLAYS, token=f"slidr-replay:{plan.plan_id}:{event}:{seen[event]}")
 
-    seen[event] += 1
+
+def canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def clock() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def from_micros(micros: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=micros)

@@ -23,10 +23,11 @@ TALLY = ("clicks", "no_cost", "micros")
 
 
 def cells(rows: DataFrame) -> list[Row]:
-    """Sums of the planned rows over everything small: one row per outcome, basis, currency, day and report slice."""
+    """Sums of the planned rows over everything small: one row per outcome, basis, currency, day, billing month and report slice."""
     no_cost = F.col("direction").isNotNull() & F.col("cost_micros").isNull()
+    month = F.date_format("local_date", "yyyy-MM")
     return (
-        rows.groupBy("outcome", "basis", "direction", "currency", "click_date", "report_slice")
+        rows.groupBy("outcome", "basis", "direction", "currency", "click_date", "report_slice", month.alias("month"))
         .agg(
             F.count(F.lit(1)).alias("clicks"),
             F.count_if(no_cost).alias("no_cost"),
@@ -78,6 +79,17 @@ def _tally(cells: list[Row], extra: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{**dict(zip(keys, key, strict=True)), **values} for key, values in sorted(sums.items())]
 
 
+def changes(rows: DataFrame) -> DataFrame:
+    """advertiser_id, currency, direction, click_date, report_slice, clicks, no_cost, micros of all corrected clicks, in order."""
+    keys = ["advertiser_id", "currency", "direction", "click_date", "report_slice"]
+    sums = [
+        F.count(F.lit(1)).alias("clicks"),
+        F.count_if(F.col("cost_micros").isNull()).alias("no_cost"),
+        F.coalesce(F.sum("delta_cost_micros"), F.lit(0)).alias("micros"),
+    ]
+    return rows.where("direction is not null").groupBy(*keys).agg(*sums).orderBy(*keys)
+
+
 def largest_advertisers(rows: DataFrame) -> list[dict[str, Any]]:
     """The LARGEST advertisers of each currency by money moved, credits and charges apart."""
     corrected = rows.where("direction is not null").groupBy("currency", "advertiser_id")
@@ -122,8 +134,9 @@ def hours_around(lake: Lake, request: Request, rows: DataFrame) -> list[dict[str
     shown = Request(request.start - AROUND, request.end + AROUND)
     before = current.where(in_window(F.col("click_time"), shown)).groupBy(_hour().alias("hour"))
     counted = before.agg(F.count(F.lit(1)).alias("decided"), F.count_if("is_invalid").alias("invalid"))
-    fresh = F.col("old_is_invalid").isNull().cast("bigint")
-    changed = F.col("is_invalid").cast("bigint") - F.coalesce(F.col("old_is_invalid").cast("bigint"), F.lit(0))
+    fresh = F.col("is_invalid").isNotNull().cast("bigint") - F.col("old_is_invalid").isNotNull().cast("bigint")
+    now, old = (F.coalesce(F.col(name).cast("bigint"), F.lit(0)) for name in ("is_invalid", "old_is_invalid"))
+    changed = now - old
     deltas = rows.where(F.col("outcome").isin(*PUBLISHED)).groupBy(_hour().alias("hour"))
     moved = deltas.agg(F.sum(fresh).alias("more_decided"), F.sum(changed).alias("more_invalid"))
     both = counted.join(moved, on="hour", how="full").fillna(0).orderBy("hour").collect()

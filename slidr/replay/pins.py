@@ -1,7 +1,10 @@
 """What a plan pins, and the id that is a hash of it. Computed before the plan's rows are made, and again before they are published."""
 
 import hashlib
-import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from functools import reduce
+from operator import xor
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -11,17 +14,14 @@ from slidr.config import ReplayConf
 from slidr.errors import InputError
 from slidr.hashing import row_hash
 from slidr.lake import Lake
+from slidr.replay.audit import ID_DIGITS
 from slidr.replay.request import Request
-from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, features_table
+from slidr.tables import Table
 from slidr.version import Version
 
-ID_DIGITS = 16
+HOUR = 3_600_000_000  # microseconds
 CLICK_MEANING = ("click_id", "click_time", "advertiser_id", "cost_micros", "currency", "upstream_filter", "session_id", "marketplace")
-PUBLISHED_MEANING = ("click_id", "old_is_invalid", "old_model_version", "old_replay_id")
-
-
-def canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+PUBLISHED_MEANING = ("click_id", "old_is_invalid", "old_model_version", "old_replay_id", "old_first_is_invalid")
 
 
 def plan_id(pins: str) -> str:
@@ -29,9 +29,8 @@ def plan_id(pins: str) -> str:
     return hashlib.sha256(pins.encode()).hexdigest()[:ID_DIGITS]
 
 
-def table_versions(lake: Lake, version: Version) -> dict[str, int]:
+def table_versions(lake: Lake, *tables: Table) -> dict[str, int]:
     """The newest commit of every table that a plan reads; -1 where a table does not exist."""
-    tables = (CLICKS, features_table(version.bundle.spec), DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
     return {table.name: lake.version(table) for table in tables}
 
 
@@ -48,25 +47,54 @@ def pin(*, request: Request, version: Version, guardrails: ReplayConf, versions:
         "spec_id": bundle.spec.spec_id,
         "thresholds": dict(sorted(bundle.thresholds.items())),
         "default_threshold": bundle.default_threshold,
-        "guardrails": hashlib.sha256(guardrails.model_dump_json().encode()).hexdigest()[:12],
+        "guardrails": guardrails_hash(guardrails),
         "tables": versions,
         **seen,
     }
 
 
-def fingerprints(scoped: DataFrame) -> dict[str, Any]:
-    """Counts and hashes of the clicks and of their published state, from the rows of `clicks_of`. One pass.
+def guardrails_hash(guardrails: ReplayConf) -> str:
+    return hashlib.sha256(guardrails.model_dump_json().encode()).hexdigest()[:12]
+
+
+def fingerprints(scoped: DataFrame) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+    """Counts and hashes of the clicks and of their published state (`old_…`), and (hour, clicks) in hours
+    since 1970. One pass.
 
     A commit to other days does not show in them; a late click, a new decision and another replay of the same clicks do.
     """
     decided = F.col("old_is_invalid").isNotNull()
-    row = scoped.agg(
-        F.count(F.lit(1)).alias("clicks"),
-        F.bit_xor(row_hash(*map(F.col, CLICK_MEANING))).alias("clicks_hash"),
-        F.count_if(decided).alias("published"),
-        F.bit_xor(F.when(decided, row_hash(*map(F.col, PUBLISHED_MEANING)))).alias("published_hash"),
-    ).collect()[0]
-    return {name: {"count": row[name], "hash": hex_of(row[f"{name}_hash"])} for name in ("clicks", "published")}
+    hour = F.floor(F.unix_micros("click_time") / F.lit(HOUR)).cast("bigint")
+    rows = (
+        scoped.groupBy(hour.alias("hour"))
+        .agg(
+            F.count(F.lit(1)).alias("clicks"),
+            F.bit_xor(row_hash(*map(F.col, CLICK_MEANING))).alias("clicks_hash"),
+            F.count_if(decided).alias("published"),
+            F.bit_xor(F.when(decided, row_hash(*map(F.col, PUBLISHED_MEANING)))).alias("published_hash"),
+        )
+        .collect()  # hours
+    )
+    seen = {
+        name: {"count": sum(row[name] for row in rows), "hash": hex_of(reduce(xor, (row[f"{name}_hash"] or 0 for row in rows), 0))}
+        for name in ("clicks", "published")
+    }
+    return seen, sorted((row["hour"], row["clicks"]) for row in rows)
+
+
+def chunks(window: tuple[datetime, datetime], hours: Sequence[tuple[int, int]], chunk_clicks: int) -> list[dict[str, Any]]:
+    """Pieces of the window that begin and end at full hours (but for its own ends), with about `chunk_clicks` clicks each:
+    start and end (ISO 8601), clicks."""
+    edges, sums = [window[0]], [0]
+    for hour, clicks in hours:
+        if sums[-1] and sums[-1] + clicks > chunk_clicks:
+            edges.append(datetime.fromtimestamp(hour * 3600, timezone.utc))
+            sums.append(0)
+        sums[-1] += clicks
+    ends = [*edges[1:], window[1]]
+    return [
+        {"start": start.isoformat(), "end": end.isoformat(), "clicks": clicks} for start, end, clicks in zip(edges, ends, sums, strict=True)
+    ]
 
 
 def hex_of(number: int | None) -> str:

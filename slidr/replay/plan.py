@@ -3,28 +3,25 @@
 The planned rows and, where computed, the features lie under the lake's `_plans/<plan_id>/`.
 """
 
-import math
-from collections import Counter
+import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr.config import Config
-from slidr.errors import ConflictError, NothingToDoError
+from slidr.errors import NothingToDoError, UsageError
 from slidr.features import compare
-from slidr.guardrails import Check, check_replay, require
 from slidr.lake import Lake
+from slidr.progress import Progress
 from slidr.replay import features as replay_features
-from slidr.replay import numbers, outcomes, pins
-from slidr.replay.audit import Plan, Who, claimed_actor, read, record
-from slidr.replay.request import Request, clicks_of
-from slidr.tables import CLICKS, features_table
+from slidr.replay import measure, outcomes, pins, rows
+from slidr.replay.audit import Plan, Who, canonical, read, record
+from slidr.replay.request import REVERT, Request, clicks_of
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
 from slidr.version import STATES, Version
 
 __all__ = ["Plan", "Request", "make_plan"]
@@ -40,12 +37,10 @@ def make_plan(
     version: Version,
     conf: Config,
     now: datetime,
+    who: Who,
     features_for: FeaturesFor | None = None,
     override: str | None = None,
-    actor: str | None = None,
-    reason: str | None = None,
-    ticket: str | None = None,
-    run_id: str | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
     """Plans and records a replay; the same request on the same lake gives the same id, and nothing is recorded twice.
 
@@ -53,154 +48,129 @@ def make_plan(
     NothingToDoError for an empty window, InputError where features or days are missing, GuardrailError unless `override`
     gives a reason, ModelRefusedError for a revoked version.
     """
+    if request.mode == REVERT:
+        raise UsageError("expected a mode that decides clicks, found revert; use `slidr replay revert REPLAY_ID`")
     version.require(PLANNABLE, "plan a replay")
     request.refuse_future(now)
-    versions = pins.table_versions(lake, version)
+    progress = progress or Progress()
+    versions = pins.table_versions(lake, CLICKS, features_table(version.bundle.spec), DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
     scoped = clicks_of(lake, request, versions)
-    pinned = _pin(scoped, request=request, version=version, conf=conf, versions=versions)
-    plan_id = pins.plan_id(pins.canonical(pinned))
+    with progress.step(lake.spark, "reading the clicks of the window and what is published of them"):
+        pinned, hours = _pin(scoped, request=request, version=version, conf=conf, versions=versions)
+    plan_id = pins.plan_id(canonical(pinned))
     known = read(lake, plan_id).plan
-    if known and intact(lake, known):
+    if known and rows.intact(lake, known):
         return known
-    stored = _features(lake, scoped, plan_id, request=request, version=version, conf=conf, versions=versions, features_for=features_for)
-    _write_rows(lake, scoped, stored, plan_id, request=request, version=version)
+    progress.tell(f"plan {plan_id}: {pinned['clicks']['count']:,} clicks")
+    chunks = pins.chunks((request.start, request.end), hours, conf.replay.chunk_clicks)
+    made = _Making(lake, request, version, conf, versions, plan_id, features_for, progress)
+    began = time.monotonic()
+    made.write(scoped, chunks, again=bool(known))
     if known:  # the rows were lost or changed since; they follow from what is pinned
         return known
-    plan = _measure(lake, plan_id, pinned, request=request, version=version, conf=conf, override=override)
-    who = Who(actor or claimed_actor(), run_id or f"replay-{plan_id}", reason, ticket)
-    record(lake, plan, "plan", who=who, now=now, seen=Counter())
+    seconds = round(time.monotonic() - began, 1)
+    with progress.step(lake.spark, "counting what would change"):
+        plan = measure.measured(
+            lake,
+            pinned,
+            rows.of_chunks(lake, plan_id, len(chunks)),
+            request=request,
+            conf=conf,
+            now=now,
+            override=override,
+            extra={"chunks": chunks, "seconds": seconds},
+        )
+        lacking = plan.counts["no_features"] + plan.counts["upstream"] == plan.counts["clicks"]
+        replay_features.require(not lacking, request=request, version=version)
+        plan = replace(plan, details={**plan.details, "features": made.differences(len(chunks))})
+    measure.require(plan, override)
+    record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
     return plan
 
 
-def planned_rows(lake: Lake, plan_id: str) -> DataFrame:
-    """The rows of a plan: outcomes.ROWS, one per click."""
-    return lake.spark.read.schema(outcomes.SCHEMA).parquet(f"{lake.plan_path(plan_id)}/rows")
-
-
-def intact(lake: Lake, plan: Plan) -> bool:
-    """Whether the planned rows can be read and are those on record."""
-    try:
-        found = numbers.identity(numbers.cells(planned_rows(lake, plan.plan_id)))
-    except (PySparkException, Py4JJavaError):
-        return False
-    return found == plan.details["rows"]
-
-
-def what_moved(lake: Lake, plan: Plan) -> list[str]:
-    """The differences between what a plan was made on and what the lake holds now; empty if it still holds."""
-    found = pins.fingerprints(clicks_of(lake, request_of(plan)))
-    names = {"clicks": "clicks of the window", "published": "published decisions of these clicks"}
-    return [
-        f"{text} ({plan.pins[name]['count']} then, {found[name]['count']} now)"
-        for name, text in names.items()
-        if found[name] != plan.pins[name]
-    ]
-
-
-def request_of(plan: Plan) -> Request:
-    start, end = plan.window
-    given = plan.pins["filters"]
-    lists = {name: tuple(given[name]) for name in ("advertisers", "slices", "marketplaces")}
-    allow = plan.pins["allow_charges"]
-    return Request(start, end, mode=plan.pins["mode"], decided_by=given["decided_by"], allow_charges=allow, **lists)
-
-
-def _pin(scoped: DataFrame, *, request: Request, version: Version, conf: Config, versions: dict[str, int]) -> dict[str, Any]:
-    seen = pins.fingerprints(scoped)
+def _pin(
+    scoped: DataFrame, *, request: Request, version: Version, conf: Config, versions: dict[str, int]
+) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+    seen, hours = pins.fingerprints(scoped)
     if not seen["clicks"]["count"]:
         raise NothingToDoError(
             f"expected clicks from {request.window[0]} to {request.window[1]} with the filter {request.filters}, found none; "
             "look at the window, the names in the filter, and whether the days were ingested"
         )
-    return pins.pin(request=request, version=version, guardrails=conf.replay, versions=versions, seen=seen)
+    return pins.pin(request=request, version=version, guardrails=conf.replay, versions=versions, seen=seen), hours
 
 
-def _features(
-    lake: Lake,
-    scoped: DataFrame,
-    plan_id: str,
-    *,
-    request: Request,
-    version: Version,
-    conf: Config,
-    versions: dict[str, int],
-    features_for: FeaturesFor | None,
-) -> DataFrame:
-    """Features by the request's mode, one row per click. Computed ones are kept beside the plan's rows: counted once, read twice."""
-    spec = version.bundle.spec
-    if features_for:
-        return features_for(scoped)
-    if request.mode == "rescore":
-        pins.refuse_other_spec(scoped, request=request, version=version)
-        commit = versions[features_table(spec).name]
-        replay_features.require(commit >= 0, request=request, version=version)
-        return replay_features.used(lake, request=request, spec=spec, commit=commit)
-    path = f"{lake.plan_path(plan_id)}/features"
-    built = replay_features.computed(lake, request=request, spec=spec, commit=versions[CLICKS.name], zones=conf.marketplaces)
-    built.write.mode("overwrite").parquet(path)
-    return lake.spark.read.schema(features_table(spec).schema).parquet(path)
+@dataclass(frozen=True)
+class _Making:
+    """What the steps of making the rows share."""
 
+    lake: Lake
+    request: Request
+    version: Version
+    conf: Config
+    versions: dict[str, int]
+    plan_id: str
+    features_for: FeaturesFor | None
+    progress: Progress
 
-def _write_rows(lake: Lake, scoped: DataFrame, stored: DataFrame, plan_id: str, *, request: Request, version: Version) -> None:
-    if request.filters != Request(request.start, request.end).filters:
-        stored = stored.join(scoped.select("click_id"), on="click_id", how="left_semi")
-    rows = outcomes.planned(scoped, stored, version.bundle, allow_charges=request.allow_charges)
-    rows.write.mode("overwrite").parquet(f"{lake.plan_path(plan_id)}/rows")
+    @property
+    def table(self) -> Table:
+        return features_table(self.version.bundle.spec)
 
+    @property
+    def features_path(self) -> str:
+        return f"{self.lake.plan_path(self.plan_id)}/features"
 
-def _measure(
-    lake: Lake, plan_id: str, pinned: dict[str, Any], *, request: Request, version: Version, conf: Config, override: str | None
-) -> Plan:
-    """The plan with its numbers. Raises GuardrailError."""
-    rows = planned_rows(lake, plan_id)
-    cells = numbers.cells(rows)
-    counts = numbers.counts(cells)
-    replay_features.require(counts["no_features"] + counts["upstream"] < counts["clicks"], request=request, version=version)
-    money = numbers.money(cells, numbers.largest_advertisers(rows))
-    hours = numbers.window_hours(rows, numbers.labels_of(lake, request))
-    measured = numbers.for_guardrails(counts, money, hours, outcomes.CORRECTED)
-    checks = check_replay(**measured, **conf.replay.model_dump())
-    require(checks, override)
-    details = {
-        "rows": numbers.identity(cells),
-        "checks": [_plain(check) for check in checks],
-        "override": override,
-        "window_hours": hours,
-        "hours": numbers.hours_around(lake, request, rows),
-        "features": _differences(lake, plan_id, pinned, request=request, version=version),
-    }
-    return Plan(plan_id=plan_id, pins=pinned, counts=counts, money=money, details=details, already=False)
+    def write(self, scoped: DataFrame, chunks: list[rows.Chunk], *, again: bool) -> None:
+        if self.features_for is None:
+            self._ready_features(scoped, again=again)
+        rows.write(self.lake, self.plan_id, chunks, self._rows_of, again=again, progress=self.progress)
 
+    def _ready_features(self, scoped: DataFrame, *, again: bool) -> None:
+        """Checks that stored features are there, or computes them: counted once, read by each chunk."""
+        if self.request.mode == "rescore":
+            pins.refuse_other_spec(scoped, request=self.request, version=self.version)
+            replay_features.require(self.versions[self.table.name] >= 0, request=self.request, version=self.version)
+        elif again or not self.lake.is_written(self.features_path):
+            built = replay_features.computed(
+                self.lake,
+                request=self.request,
+                spec=self.version.bundle.spec,
+                commit=self.versions[CLICKS.name],
+                zones=self.conf.marketplaces,
+            )
+            with self.progress.step(self.lake.spark, "computing the counters anew"):
+                built.write.partitionBy("click_date").mode("overwrite").parquet(self.features_path)
 
-def _differences(lake: Lake, plan_id: str, pinned: dict[str, Any], *, request: Request, version: Version) -> list[dict[str, object]] | None:
-    """How far recomputed features are from the stored ones, for the clicks of the plan; None where there is nothing to compare."""
-    spec = version.bundle.spec
-    commit = pinned["tables"][features_table(spec).name]
-    if request.mode == "rescore" or commit < 0:
-        return None
-    path = f"{lake.plan_path(plan_id)}/features"
-    new = lake.spark.read.schema(features_table(spec).schema).parquet(path)
-    planned = planned_rows(lake, plan_id).select(F.col("click_id"))
-    stored = replay_features.used(lake, request=request, spec=spec, commit=commit)
-    planned_anew = new.join(planned, on="click_id", how="left_semi")
-    return compare.differences(compare.side_by_side(planned_anew, stored, spec), spec)
+    def _rows_of(self, chunk: rows.Chunk) -> DataFrame:
+        """The planned rows of one chunk of the window."""
+        part = replace(self.request, start=datetime.fromisoformat(chunk["start"]), end=datetime.fromisoformat(chunk["end"]))
+        scoped = clicks_of(self.lake, part, self.versions)
+        stored = self._features_of(scoped, part)
+        if part.filters != Request(part.start, part.end).filters:
+            stored = stored.join(scoped.select("click_id"), on="click_id", how="left_semi")
+        return outcomes.planned(scoped, stored, self.version, replay_id=self.plan_id, allow_charges=self.request.allow_charges)
 
+    def _features_of(self, scoped: DataFrame, part: Request) -> DataFrame:
+        """Features by the request's mode, one row per click."""
+        if self.features_for:
+            return self.features_for(scoped)
+        if self.request.mode == "rescore":
+            return self._stored(part)
+        return self._computed(part)
 
-def _plain(check: Check) -> dict[str, Any]:
-    """A check as JSON; a share of nothing is null."""
-    found = asdict(check)
-    observed = float(found["observed"])
-    return {**found, "observed": None if math.isnan(observed) else observed, "passed": bool(found["passed"])}
+    def _stored(self, part: Request) -> DataFrame:
+        return replay_features.used(self.lake, request=part, spec=self.version.bundle.spec, commit=self.versions[self.table.name])
 
+    def _computed(self, part: Request) -> DataFrame:
+        built = self.lake.spark.read.schema(self.table.schema).parquet(self.features_path)
+        return built.where(F.col("click_date").isin(part.days) & replay_features.in_window(F.col("click_time"), part))
 
-def refuse_changed_rows(lake: Lake, plan: Plan) -> None:
-    """Raises ConflictError unless id and rows are those on record."""
-    if pins.plan_id(pins.canonical(plan.pins)) != plan.plan_id:
-        raise ConflictError(
-            f"expected plan {plan.plan_id} to be the hash of what it pins, found another; plan again, nothing was published"
-        )
-    if not intact(lake, plan):
-        raise ConflictError(
-            f"expected the {plan.details['rows']['count']} rows of plan {plan.plan_id} as they were planned, found them changed or lost; "
-            "plan again, nothing was published"
-        )
+    def differences(self, chunks: int) -> list[dict[str, object]] | None:
+        """How far recomputed features are from the stored ones, for the clicks of the plan; None where there is nothing to compare."""
+        if self.request.mode == "rescore" or self.features_for or self.versions[self.table.name] < 0:
+            return None
+        planned = rows.of_chunks(self.lake, self.plan_id, chunks).select("click_id")
+        anew = self._computed(self.request).join(planned, on="click_id", how="left_semi")
+        spec = self.version.bundle.spec
+        return compare.differences(compare.side_by_side(anew, self._stored(self.request), spec), spec)

@@ -9,13 +9,15 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from slidr.days import days_between
-from slidr.errors import UsageError
+from slidr.errors import NothingToDoError, UsageError
 from slidr.lake import Lake
+from slidr.replay.audit import Plan, from_micros
 from slidr.slices import slice_name
-from slidr.tables import CLICKS, CURRENT_DECISIONS, Table
+from slidr.tables import CLICKS, CURRENT_DECISIONS
 
 MODES = ("rescore", "recompute", "recompute-now")
-OLD = ("is_invalid", "score", "model_version", "basis", "spec_id", "slice", "replay_id")
+REVERT = "revert"  # the mode of a plan that takes a replay back: nothing is scored
+OLD = ("is_invalid", "score", "model_version", "basis", "spec_id", "slice", "replay_id", "first_is_invalid")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Request:
             raise UsageError(f"expected times with an offset from UTC, found {self.start} and {self.end}; write 2026-03-01T12:00+00:00")
         if not self.start < self.end:
             raise UsageError(f"expected a window that starts before it ends, found {self.start} to {self.end}; swap --from and --to")
-        if self.mode not in MODES:
+        if self.mode not in (*MODES, REVERT):
             raise UsageError(f"expected --mode to be one of {', '.join(MODES)}, found {self.mode!r}")
 
     @property
@@ -75,6 +77,22 @@ class Request:
         return shlex.join(words + (["--allow-charges"] if self.allow_charges else []))
 
 
+def request_of(plan: Plan) -> Request:
+    """The request that a plan on record was made from; of a revert, that of the replay whose clicks it is about."""
+    start, end = plan.window
+    given = plan.pins["filters"]
+    lists = {name: tuple(given[name]) for name in ("advertisers", "slices", "marketplaces")}
+    allow = plan.pins["allow_charges"]
+    return Request(start, end, mode=plan.pins["mode"], decided_by=given["decided_by"], allow_charges=allow, **lists)
+
+
+def command_of(plan: Plan) -> str:
+    """The command line that plans it again."""
+    if plan.reverts:
+        return f"slidr replay revert {plan.reverts}"
+    return request_of(plan).command(version=plan.pins["version"])
+
+
 def _utc(time: datetime) -> datetime:
     return time.astimezone(timezone.utc)
 
@@ -88,12 +106,21 @@ def clicks_of(lake: Lake, request: Request, versions: dict[str, int] | None = No
 
     `versions` pins the commits that are read, by table; None reads the newest.
     """
-    clicks, current = (_read(lake, table, request.days, versions) for table in (CLICKS, CURRENT_DECISIONS))
+    clicks, current = (lake.read_at(table, request.days, versions) for table in (CLICKS, CURRENT_DECISIONS))
     clicks = clicks.where(in_window(F.col("click_time"), request))
     published = current.select("click_id", *[F.col(name).alias(f"old_{name}") for name in OLD])
     joined = clicks.join(published, on="click_id", how="left").withColumn("report_slice", slice_name())
     scoped = narrowed(joined, request, published_slice="old_slice")
     return scoped if request.decided_by is None else scoped.where(F.col("old_model_version") == request.decided_by)
+
+
+def decided_window(lake: Lake, version: str) -> tuple[datetime, datetime]:
+    """From the first to just past the last click whose published decision is of a version. Raises NothingToDoError."""
+    decided = lake.read(CURRENT_DECISIONS).where(F.col("model_version") == version)
+    first, last = decided.agg(*[F.unix_micros(edge) for edge in (F.min("click_time"), F.max("click_time"))]).collect()[0]
+    if first is None:
+        raise NothingToDoError(f"expected clicks decided by version {version}, found none; `slidr models list` shows the versions")
+    return from_micros(first), from_micros(last + 1)
 
 
 def narrowed(df: DataFrame, request: Request, *, published_slice: str) -> DataFrame:
@@ -106,7 +133,3 @@ def narrowed(df: DataFrame, request: Request, *, published_slice: str) -> DataFr
         names = list(request.slices)
         df = df.where(F.col("report_slice").isin(names) | F.coalesce(F.col(published_slice).isin(names), F.lit(False)))
     return df
-
-
-def _read(lake: Lake, table: Table, days: list[date], versions: dict[str, int] | None) -> DataFrame:
-    return lake.read(table, days) if versions is None else lake.read_version(table, versions[table.name], days)

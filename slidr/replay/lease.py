@@ -1,0 +1,93 @@
+"""Who may publish a replay of a window now: one at a time, on record, for a limited time.
+
+A lease is an event of the log (`apply`, `resume`, `renew`, `publish`) with its holder and its end. It ends with the replay, by
+time, or with its process where that can be seen. Who wants an overlapping window gives up a replay whose lease has ended
+and that has published nothing; one that may have published something must be completed first.
+"""
+
+import os
+import socket
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from slidr.errors import ConflictError, LockedError
+from slidr.replay.audit import WORKING, Event, Log, Plan, clock
+
+ENDED_STATES = ("Z", "X")  # of a process that has ended and is still listed
+
+
+def holder() -> str:
+    """This process: machine, number, and start, so that a number that is used again is not taken for it."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def facts(minutes: float) -> dict[str, Any]:
+    """What an event says of a lease that begins or goes on now."""
+    return {"holder": holder(), "until": (clock() + timedelta(minutes=minutes)).isoformat()}
+
+
+def held(log: Log, replay_id: str) -> Event | None:
+    """The event of the lease in force, None where nobody works on the replay."""
+    last = next((event for event in reversed(log.of(replay_id)) if event.name in (*WORKING, "interrupt", "fail", "applied")), None)
+    if last is None or last.name not in WORKING or _until(last) <= clock() or _dead(last.facts["holder"]):
+        return None
+    return last
+
+
+def refuse_others(log: Log, plan: Plan) -> list[str]:
+    """Open replays of overlapping windows that may be given up, since their leases have ended and nothing of them is out.
+
+    Raises LockedError where somebody works on this plan or an overlapping window, ConflictError where one is half published.
+    """
+    beside = log.open_beside(plan)
+    for replay_id in (plan.plan_id, *beside):
+        working = held(log, replay_id)
+        if working and working.facts["holder"] != holder():
+            what = "this plan" if replay_id == plan.plan_id else f"the overlapping replay {replay_id}"
+            raise LockedError(
+                f"expected nobody else at work on this window, found {working.actor} publishing {what} since {_minute(working.time)} as "
+                f"{working.facts['holder']}, until {_minute(_until(working))} at most; watch it with `slidr replay status {replay_id}`"
+            )
+    half = [replay_id for replay_id in beside if log.no_way_back(replay_id)]
+    if half:
+        raise ConflictError(
+            f"expected no half-published replay of an overlapping window, found {', '.join(half)}; complete it first with "
+            f"`slidr replay resume {half[0]}`, then plan this one again"
+        )
+    return beside
+
+
+def require_mine(log: Log, plan: Plan) -> None:
+    """Raises ConflictError where somebody broke the lease of this process."""
+    events: Sequence[Event] = [event for event in log.of(plan.plan_id) if "holder" in event.facts or event.name == "fail"]
+    if not events or events[-1].name == "fail" or events[-1].facts["holder"] != holder():
+        raise ConflictError(
+            f"expected plan {plan.plan_id} to be kept for this run, found that its lease had ended and was taken; nothing more was "
+            f"published; look at `slidr replay status {plan.plan_id}`"
+        )
+
+
+def _until(event: Event) -> datetime:
+    return datetime.fromisoformat(event.facts["until"])
+
+
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _dead(name: str) -> bool:
+    """Whether the holder was a process of this machine that has ended."""
+    host, number, started = name.rsplit(":", 2)
+    return host == socket.gethostname() and _started(int(number)) != started
+
+
+def _started(number: int) -> str:
+    """Start time of a process in clock ticks since the machine started; empty where there is none, 0 where it can't be told."""
+    try:
+        # After the command's name, which may hold anything: its state, and as the twentieth field its start.
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return "" if Path("/proc/self/stat").exists() else "0"
+    return "" if fields[0] in ENDED_STATES else fields[19]

@@ -1,0 +1,73 @@
+"""The numbers of a plan, and the guardrails that look at them."""
+
+import math
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from slidr import guardrails
+from slidr.config import Config, ReplayConf
+from slidr.lake import Lake
+from slidr.replay import numbers, outcomes, pins
+from slidr.replay.audit import Plan, canonical
+from slidr.replay.request import Request
+
+
+def measured(
+    lake: Lake,
+    pinned: dict[str, Any],
+    planned: DataFrame,
+    *,
+    request: Request,
+    conf: Config,
+    now: datetime,
+    override: str | None,
+    extra: dict[str, Any],
+) -> Plan:
+    """The plan with its numbers, from its rows; `extra` are more details. Nothing stops it yet: that is `require`."""
+    cells = numbers.cells(planned)
+    counts = numbers.counts(cells)
+    money = numbers.money(cells, numbers.largest_advertisers(planned))
+    hours = numbers.window_hours(planned, numbers.labels_of(lake, request))
+    found = numbers.for_guardrails(counts, money, hours, outcomes.CORRECTED)
+    checks = guardrails.check_replay(**found, since_close=_days_since_close(cells, now, conf.replay), bounds=conf.replay)
+    largest = max(found["money"].values(), default=0)
+    above = conf.replay.approval_above_micros
+    details = {
+        "rows": numbers.identity(cells),
+        "checks": [_plain(check) for check in checks],
+        "override": override,
+        "approval": {"needed": largest > above, "above_micros": above},
+        "window_hours": hours,
+        "hours": numbers.hours_around(lake, request, planned),
+        "features": None,
+        **extra,
+    }
+    return Plan(pins.plan_id(canonical(pinned)), pinned, counts, money, details, already=False)
+
+
+def require(plan: Plan, override: str | None) -> None:
+    """Raises GuardrailError with the table of all checks, unless a reason to override is given."""
+    checks = [
+        guardrails.Check(**{**row, "observed": math.nan if row["observed"] is None else row["observed"]}) for row in plan.details["checks"]
+    ]
+    guardrails.require(checks, override)
+
+
+def _days_since_close(cells: list[Any], now: datetime, conf: ReplayConf) -> float:
+    """Days since the oldest month of the corrected clicks was billed; negative while it is open, NaN where nothing is corrected."""
+    months = [cell["month"] for cell in cells if cell["direction"]]
+    if not months:
+        return math.nan
+    year, month = map(int, min(months).split("-"))
+    closed = datetime(year + month // 12, month % 12 + 1, conf.close_day, 23, 59, 59, tzinfo=now.tzinfo)
+    return (now - closed).total_seconds() / 86_400
+
+
+def _plain(check: guardrails.Check) -> dict[str, Any]:
+    """A check as JSON; a share of nothing is null."""
+    found = asdict(check)
+    observed = float(found["observed"])
+    return {**found, "observed": None if math.isnan(observed) else observed, "passed": bool(found["passed"])}

@@ -1,0 +1,104 @@
+"""What is on record about replays, for people: their list, the state of one, what it waits for."""
+
+from datetime import timedelta
+from typing import Any
+
+from slidr.direct import Place
+from slidr.lake import Lake
+from slidr.replay import lease, stack
+from slidr.replay.audit import Log, Plan, read, require_log
+
+NEWEST = 200
+
+
+def state_of(log: Log, replay_id: str) -> str:
+    """planned, approved, working, interrupted, half published, given up, applied, or reverted."""
+    seen = log.counted(replay_id)
+    if seen["applied"]:
+        by = stack.cancelled(log.applied()).get(replay_id)
+        return f"reverted by {by}" if by else "applied"
+    if lease.held(log, replay_id):
+        return "working"
+    if log.is_open(replay_id):
+        return "half published" if log.no_way_back(replay_id) else "interrupted"
+    if seen["fail"]:
+        return "given up"
+    return "approved" if seen["approve"] else "planned"
+
+
+def listed(lake: Lake | Place) -> list[dict[str, Any]]:
+    """One row per replay, the newest first."""
+    log = read(lake)
+    rows = [
+        {
+            "replay_id": event.replay_id,
+            "state": state_of(log, event.replay_id),
+            "window_from": event.window[0],
+            "window_to": event.window[1],
+            "mode": event.mode,
+            "model_version": event.version,
+            "planned": event.time,
+            "by": event.actor,
+        }
+        for event in log.events
+        if event.name == "plan"
+    ]
+    return rows[::-1][:NEWEST]
+
+
+def status(lake: Lake | Place, replay_id: str) -> dict[str, Any]:
+    """State, holder of the lease, how much is recorded, and what to do next."""
+    log, plan = require_log(lake, replay_id)
+    working = lease.held(log, replay_id)
+    state = state_of(log, replay_id)
+    return {
+        "replay_id": replay_id,
+        "state": state,
+        "by": working.actor if working else None,
+        "holder": working.facts["holder"] if working else None,
+        "since": working.time if working else None,
+        "until": working.facts["until"] if working else None,
+        "recorded": _recorded(log, plan),
+        "next": _next(plan, state),
+    }
+
+
+def events(log: Log, replay_id: str) -> list[dict[str, Any]]:
+    """The events of one replay, oldest first."""
+    return [
+        {
+            "when": event.time,
+            "event": event.name,
+            "who": event.actor,
+            "why": event.facts.get("override") or event.reason,
+            "ticket": event.ticket,
+        }
+        for event in log.of(replay_id)
+    ]
+
+
+def estimate(log: Log, plan: Plan) -> timedelta:
+    """How long publishing will take: by the slowest of the last applied replays a click, else as long as deciding the clicks took."""
+    done = [event for event in log.events if event.name == "applied" and event.facts.get("clicks")][-3:]
+    if not done:
+        return timedelta(seconds=round(plan.details["seconds"]))
+    return timedelta(seconds=round(max(event.facts["seconds"] / event.facts["clicks"] for event in done) * plan.counts["clicks"]))
+
+
+def _recorded(log: Log, plan: Plan) -> str | None:
+    """How much of what was decided is recorded; None for a revert, which records nothing."""
+    if plan.reverts:
+        return None
+    chunks, seen = plan.details["chunks"], log.counted(plan.plan_id)
+    done = len(chunks) if seen["publish"] else len({event.facts["chunk"] for event in log.of(plan.plan_id) if event.name == "renew"})
+    return f"{sum(chunk['clicks'] for chunk in chunks[:done]):,} of {plan.counts['clicks']:,} clicks"
+
+
+def _next(plan: Plan, state: str) -> str:
+    if state in ("interrupted", "half published"):
+        return f"slidr replay resume {plan.plan_id}"
+    if state == "planned" and plan.details["approval"]["needed"]:
+        return f"somebody else than the author: slidr replay approve {plan.plan_id} --ticket …"
+    if state in ("planned", "approved", "given up"):
+        return f"slidr replay apply {plan.plan_id}"
+    return f"slidr replay revert {plan.plan_id}" if state == "applied" else "-"
