@@ -51,9 +51,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return set_to
 
 
-def note(place: Place, plan: Plan, event: str, **facts: Any) -> audit.Log:
-    audit.record(place, plan, lambda log: (event, facts or plan.details), who=ANN)
-    return audit.read(place, plan.plan_id)
+def note(place: Place, of: Plan, event: str, **facts: Any) -> audit.Log:
+    audit.record(place, of, lambda log: (event, facts or of.details), who=ANN)
+    return audit.read(place, of.plan_id)
 
 
 def working(place: Place, plan: Plan, event: str = "apply", holder: str = OTHERS, minutes: float = 15) -> audit.Log:
