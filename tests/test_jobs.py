@@ -98,16 +98,37 @@ def identity_replay(world: World, day: int) -> None:
 
 
 def never_decided_replay(world: World) -> None:
-    """A day that was never scored is decided by a replay from clicks alone."""
-    plan = world.ok("replay", "plan", "--from", "2025-03-19", "--to", "2025-03-20", "--mode", "recompute", "--override", "test")
+    """A day that was never scored is decided by a replay from clicks alone, approved by somebody else, and taken back."""
+    words = ("--from", "2025-03-19", "--to", "2025-03-20", "--mode", "recompute", "--override", "test")
+    stopped = world.ok("replay", "run", *words[:-2], "--set", "replay.max_changed_share=0.001", code=4)
+    assert "changed share" in stopped["message"]
+    plan = world.ok("replay", "plan", *words, "--set", "replay.approval_above_micros=0")
+    assert plan["needs_approval"]
+    world.ok("replay", "resume", plan["plan_id"], code=3)
+    for refused in ("apply", "approve"):
+        assert "somebody else" in world.ok("replay", refused, plan["plan_id"], code=7)["message"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIDR_ACTOR", "somebody else")
+        world.ok("replay", "approve", plan["plan_id"], "--ticket", "T-1")
+    assert world.ok("replay", "status", plan["plan_id"])["state"] == "approved"
     world.ok("replay", "apply", plan["plan_id"])
     # What the upstream filter made free is no replay's business.
     undecided = world.lake.read(tables.CLICKS).where("click_date = '2025-03-19' and upstream_filter is null")
     current = world.lake.read(tables.CURRENT_DECISIONS).where("click_date = '2025-03-19'")
     assert current.count() == undecided.count()
     assert world.rows(tables.CORRECTIONS) == current.where("is_invalid").count() > 0
-    assert world.ok("replay", "list")["replays"]
-    assert world.ok("replay", "show", plan["plan_id"])["events"]
+    assert [row["state"] for row in world.ok("replay", "list")["replays"]] == ["applied", "applied"]
+    events = [row["event"] for row in world.ok("replay", "show", plan["plan_id"])["events"]]
+    assert events == ["plan", "approve", "apply", "publish", "applied"]
+    taking = world.ok("replay", "revert", plan["plan_id"], "--override", "test")
+    world.ok("replay", "apply", taking["plan_id"])
+    assert current.count() == 0
+    assert world.lake.read(tables.CORRECTIONS).agg({"delta_cost_micros": "sum"}).collect()[0][0] == 0
+    page = Path(world.ok("replay", "report", taking["plan_id"])["report"])
+    assert page.with_name("changes.csv").read_text().startswith("advertiser_id,currency,direction")
+    scheduled = world.ok("replay", "run", *words)
+    kept = json.loads((world.root / "work" / "runs" / scheduled["run_id"] / "run_result.json").read_text())
+    assert (kept["exit_code"], kept["counts"]["corrections"], kept["counts"]["publication_no"]) == (0, scheduled["corrections"], 3)
 
 
 def test_daily_is_idempotent_by_date_and_a_guardrail_leaves_the_champion(world: World) -> None:

@@ -20,7 +20,8 @@ from slidr.config import Config
 from slidr.errors import ConflictError, GuardrailError, InputError, ModelRefusedError, NothingToDoError, UsageError
 from slidr.features.spec import FeatureSpec
 from slidr.lake import Lake
-from slidr.replay import apply, audit, numbers, report, rows
+from slidr.progress import Progress
+from slidr.replay import apply, audit, numbers, outcomes, report, rows
 from slidr.replay.audit import Plan
 from slidr.replay.moved import what_moved
 from slidr.replay.plan import make_plan
@@ -372,3 +373,35 @@ def test_random_histories_equal_the_naive_one(world: Lake, loose: Config, seed: 
         assert decided_state(world) == after, given
         numbers += [applied.publication_no] if corrections else []
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_in_chunks_it_is_the_same_plan_and_a_killed_one_goes_on(
+    world: Lake, loose: Config, planned: tuple[str, Plan, Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of whole hours; those that were written before the kill are not decided again, and each is recorded by itself."""
+    conf = loose.model_copy(update={"replay": loose.replay.model_copy(update={"chunk_clicks": 14})})
+    given = {"request": request(allow_charges=True), "version": version("2"), "conf": conf, "now": NOW, "who": ANN}
+    decided = []
+    real = outcomes.planned
+
+    def second_fails(*args: Any, **named: Any) -> Any:
+        decided.append(args)
+        if len(decided) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **named)
+
+    monkeypatch.setattr(outcomes, "planned", second_fails)
+    with pytest.raises(KeyboardInterrupt):
+        make_plan(world, **given)
+    assert audit.read(world).events == ()
+    made = make_plan(world, **given)
+    edges = [(chunk["start"][8:16], chunk["clicks"]) for chunk in made.details["chunks"]]
+    assert edges == [("01T00:00", 12), ("01T11:00", 4), ("02T00:00", 12), ("02T11:00", 4)] or sum(c for _, c in edges) == 32
+    assert len(decided) == len(edges) + 1
+    assert (made.counts, made.money) == (planned[1].counts, planned[1].money)
+    said: list[str] = []
+    apply.apply_plan(world, plan_id=made.plan_id, version=version("2"), now=NOW, who=ANN, progress=Progress(said.append))
+    assert world.read(REPLAY_DECISIONS).count() == 32
+    names = [event.name for event in audit.read(world).of(made.plan_id)]
+    assert names == ["plan", "apply", *["renew"] * (len(edges) - 1), "publish", "applied"]
+    assert any("recording decisions: 32 of 32 clicks" in line for line in said)
