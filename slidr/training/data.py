@@ -5,7 +5,7 @@ Shapes: B clicks of a batch, R clicks of a row group, C columns, F features.
 
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,10 @@ from slidr.training.snapshot import Manifest, load_manifest, write_snapshot
 
 # Petastorm 0.13.1 uses pyarrow's legacy dataset, which is deprecated at every call; both are pinned together.
 warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
+# A row group is read, shuffled and copied in arrays of megabytes that soon are free again. Arrow's default, jemalloc, and glibc give
+# most of their pages back to the system and take them anew, which is a third of a pass; mimalloc keeps them for the next.
+with suppress(NotImplementedError):  # a build of pyarrow without mimalloc
+    pa.set_memory_pool(pa.mimalloc_memory_pool())
 
 __all__ = ["Manifest", "feature_statistics", "load_manifest", "steps", "write_snapshot"]
 
@@ -59,7 +63,7 @@ def _batches(columns_of_groups: Iterator[Columns], rows: int) -> Iterator[Batch]
     rest_CR: NDArray[np.float32] | None = None
     for columns in columns_of_groups:
         left = 0 if rest_CR is None else rest_CR.shape[1]
-        group_CR = np.empty((len(columns), left + len(columns[0])), dtype=np.float32)
+        group_CR = _empty(len(columns), left + len(columns[0]))
         if rest_CR is not None:
             group_CR[:, :left] = rest_CR
         for copy, column in zip(group_CR, columns, strict=True):
@@ -70,6 +74,12 @@ def _batches(columns_of_groups: Iterator[Columns], rows: int) -> Iterator[Batch]
         rest_CR = group_CR[:, whole:]
     if rest_CR is not None and rest_CR.shape[1]:
         yield _tensors(rest_CR)
+
+
+def _empty(columns: int, rows: int) -> NDArray[np.float32]:
+    """An array (columns, rows) in Arrow's memory, where what is read is freed all the time; its values are arbitrary."""
+    size = columns * rows * np.dtype(np.float32).itemsize
+    return np.frombuffer(pa.allocate_buffer(size), dtype=np.float32).reshape(columns, rows)
 
 
 def feature_statistics(manifest: Manifest, preparation: Preparation) -> Preparation:

@@ -1,7 +1,8 @@
 """What the training loader costs: python -m tests.bench.loader [--rows 1000000]
 
 One pass over the same files by the loader and by a plain loop of pyarrow and torch (row groups in random order, rows permuted,
-batches of one float32 tensor), in turns in this process; wall time on one thread, median of 7 after a warm pass.
+batches of one float32 tensor), in turns in this process, so both in the Arrow memory that the loader chooses; wall time with torch on
+one thread, median of 7 after a warm pass.
 """
 
 import argparse
