@@ -28,11 +28,12 @@ from slidr.guardrails import (
 from slidr.guardrails.champion import COUNTS, Alike
 from slidr.guardrails.checks import poisson_at_least, poisson_at_most
 from slidr.guardrails.data import CONFLICT
-from slidr.guardrails.drift import bins_of, psi
+from slidr.guardrails.drift import psi
 from slidr.guardrails.hours import by_week, check_densities, dispersion, pooled_hours
 from slidr.guardrails.queries import FEATURE_BY_DAY, LABELS_BY_DAY, query
 from slidr.ingest import settle
 from slidr.run import Job, _attempt
+from slidr.tally import bins_of
 
 BOUNDS = config.load(config.shipped("local.yaml")).guardrails
 DENSITY = {"min_hour_clicks": 100, "min_density": 0.2}
@@ -345,9 +346,10 @@ def test_psi() -> None:
 
 
 def test_bins() -> None:
-    values = np.array([[math.nan, 0, 0.5, 1, 1.9, 2, 3, 4, 604_800, 1e30], [math.nan, -1, -0.95, 0, 0.05, 0.99, 1, 0.3, 0.2, 0.1]]).T
-    found = bins_of(values, ["ip_clicks_1h", "hour_sin"]).T.tolist()
-    assert found == [[0, 1, 1, 2, 2, 3, 3, 4, 21, 47], [0, 2, 2, 12, 12, 21, 22, 15, 14, 13]]
+    counters = np.array([math.nan, 0, 0.5, 1, 1.9, 2, 3, 4, 604_800, 1e30])
+    assert bins_of(counters, bounded=False).tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 21, 47]
+    shares = np.array([math.nan, -1, -0.95, 0, 0.05, 0.99, 1, 0.3, 0.2, 0.1])
+    assert bins_of(shares, bounded=True).tolist() == [0, 2, 2, 12, 12, 21, 22, 15, 14, 13]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ VALUES = {
     "config",
     "session",
     "pyworker",
+    "tally",
     "intervals",
     "curves",
     "hashing",

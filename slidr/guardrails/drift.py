@@ -10,37 +10,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from slidr.features.spec import TIME_COLUMNS
 from slidr.guardrails.checks import Check, at_most, left_out
 from slidr.guardrails.queries import FEATURE_BY_DAY, query
 
 REFERENCE = "feature_shares"  # the key of a bundle's metrics that holds the shares of the training days
-BINS_REVISION = 1  # another meaning of the bins is another revision: shares of two revisions are not compared
-MISSING, ZERO, FIRST = 0, 1, 2
-BINS = 48
-PER_UNIT = 10  # bins from 0 to 1 of features that lie in [-1, 1]
+BINS_REVISION = 1  # another meaning of the bins, `tally.bins_of`, is another revision: shares of two revisions are not compared
 FLOOR = 1e-4
 # Which weekdays a window holds is the calendar's doing, not the traffic's.
 CALENDAR = ("weekday_sin", "weekday_cos")
-BOUNDED = (*TIME_COLUMNS, "logged_in")
+BOUNDED = (*TIME_COLUMNS, "logged_in")  # in [-1, 1]
 
 Shares = dict[str, dict[str, float]]  # feature -> bin number as text -> share of the clicks
-
-
-def bins_of(values_BF: NDArray[np.float64], features: Sequence[str]) -> NDArray[np.int64]:
-    """Bin of each value (B clicks, F features), NaN for NULL.
-
-    Counters and seconds: 0 missing, 1 below 1, then one bin per power of two. Features in [-1, 1]: 0 missing, then tenths.
-    """
-    bounded_F = np.array([name in BOUNDED for name in features])
-    known_BF = np.nan_to_num(values_BF, nan=0.0, posinf=2.0**60, neginf=0.0)
-    powers_BF = FIRST + np.frexp(np.maximum(known_BF, 0.5))[1] - 1
-    powers_BF = np.where(known_BF < 1, ZERO, powers_BF)
-    tenths_BF = FIRST + np.floor((np.clip(known_BF, -1, 1) + 1) * PER_UNIT + 1e-9).astype(np.int64)
-    bins_BF = np.where(bounded_F, tenths_BF, powers_BF)
-    return np.minimum(np.where(np.isnan(values_BF), MISSING, bins_BF), BINS - 1).astype(np.int64)
 
 
 def shares_of(histogram: pd.DataFrame) -> Shares:
