@@ -28,10 +28,11 @@ Shares = dict[str, dict[str, float]]  # feature -> bin number as text -> share o
 def shares_of(histogram: pd.DataFrame) -> Shares:
     """Shares of the clicks by feature and bin, from rows (feature, bin, clicks)."""
     counts = histogram.groupby(["feature", "bin"])["clicks"].sum()
-    return {
-        str(name): {str(number): round(float(part) / float(group.sum()), 9) for (_, number), part in group.items()}
-        for name, group in counts.groupby(level=0)
-    }
+    whole = counts.groupby(level="feature").sum().to_dict()
+    shares: Shares = {str(name): {} for name in whole}
+    for (name, number), part in counts.items():
+        shares[str(name)][str(number)] = round(float(part) / float(whole[name]), 9)
+    return shares
 
 
 def reference_of(histogram: pd.DataFrame, days: Sequence[date]) -> dict[str, Any]:
