@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from slidr import config
-from slidr.curves import TOTAL, Calibration, Curve, SliceThreshold, curves
+from slidr.curves import TOTAL, Calibration, Curve, Lead, SliceThreshold, curves
 from slidr.errors import GuardrailError, InputError
+from slidr.evaluation import Judgement
 from slidr.guardrails import (
     Check,
     Measured,
@@ -436,9 +437,14 @@ def calibrated(status: str = "optimal", **outcomes: str) -> Calibration:
 FITTED = {"desktop/guest": "quadratic", "mobile/login": "linear"}
 
 
+def lead(**made: Curve) -> Lead | None:
+    methods = {name: {"desktop": found} for name, found in made.items()}
+    return Judgement("mlp", calibrated(**FITTED), {"judging": methods}, pd.DataFrame(), None, "").lead()
+
+
 def model_checks(table: pd.DataFrame | None = None, **given: Any) -> list[Check]:
     ivr = {"mlp": 2500, "logistic": 1500, "champion": 4000}
-    usual = {"methods": {name: {"desktop": curve(count)} for name, count in ivr.items()}, "calibration": calibrated(**FITTED)}
+    usual = {"lead": lead(**{name: curve(count) for name, count in ivr.items()}), "calibration": calibrated(**FITTED)}
     return check_model(metrics() if table is None else table, **{**usual, **given}, bounds=BOUNDS, days=[FIRST])
 
 
@@ -498,7 +504,7 @@ def test_a_solver_that_did_not_find_its_optimum_stops() -> None:
 
 def test_a_baseline_that_beats_the_network_stops() -> None:
     def checks(**made: Curve) -> list[Check]:
-        return model_checks(methods={name: {"desktop": found} for name, found in made.items()})
+        return model_checks(lead=lead(**made))
 
     found = failed(checks(mlp=curve(2000), logistic=curve(1000), velocity=curve(2100)))
     assert list(found) == ["lead of the best baseline over the network, in IVR"]
@@ -507,8 +513,8 @@ def test_a_baseline_that_beats_the_network_stops() -> None:
     by_chance = checks(mlp=curve(2200, purchasing_invalid=21), velocity=curve(2100))
     assert failed(by_chance) == {}
     assert "the network 0.0000, which may be chance" in str(by_chance)
-    for without in (checks(mlp=curve(2000)), checks(logistic=curve(2000))):
-        assert next(check for check in without if "baseline" in check.name).verdict == "not judged"
+    without = checks(mlp=curve(2000), champion=curve(2100))
+    assert next(check for check in without if "baseline" in check.name).verdict == "not judged"
 
 
 # The champion.

@@ -7,28 +7,26 @@ from typing import Any
 import pandas as pd
 
 from slidr.config import GuardrailsConf
-from slidr.curves import TOTAL, Calibration, Curve, lead_of_baselines, pool, share
+from slidr.curves import TOTAL, Calibration, Lead, share
 from slidr.guardrails.checks import FALSE_STOPS, Check, at_least, at_most, left_out, poisson_at_least, poisson_at_most
 from slidr.guardrails.queries import SLICES, query
 from slidr.intervals import interval
 
-NETWORK = "mlp"
-NO_BASELINES = (NETWORK, "champion")
 SOLVED = ("optimal", "not needed")
 
 
 def check_model(
     metrics: pd.DataFrame,
     *,
-    methods: Mapping[str, Mapping[str, Curve]],
+    lead: Lead | None,
     calibration: Calibration,
     bounds: GuardrailsConf,
     days: Sequence[date],
 ) -> list[Check]:
     """FPR, IVR and coverage of all slices and of each, how calibration ended, and the baselines.
 
-    `metrics` is the result of `evaluation.slice_metrics` of the judging days; `methods` are the curves of the judging days by
-    method and slice, all of the same clicks.
+    `metrics` is the result of `evaluation.slice_metrics` of the judging days, `lead` the best baseline beside the network on the
+    same clicks; None where they cannot be compared.
     """
     behind = query(SLICES, days)
     slices = metrics[metrics["slice"] != TOTAL]
@@ -40,7 +38,7 @@ def check_model(
         *_slice_coverage(slices, bounds, behind),
         _solved(calibration),
         _calibration(slices, outcomes, bounds.max_global_slices, behind),
-        _baselines({name: pool(curves) for name, curves in methods.items()}, calibration.fpr_budget, bounds.max_baseline_lead, behind),
+        _baselines(lead, bounds.max_baseline_lead, behind),
     ]
 
 
@@ -133,11 +131,9 @@ def _calibration(slices: pd.DataFrame, outcomes: Mapping[str, str], bound: float
     return at_most("clicks of slices that calibration did not fit", share(clicks, int(slices["clicks"].sum())), bound, advice, behind)
 
 
-def _baselines(methods: Mapping[str, Curve], budget: float, bound: float, behind: str) -> Check:
+def _baselines(lead: Lead | None, bound: float, behind: str) -> Check:
     """How far the best baseline's IVR is above the network's, at the same FPR on the same clicks, beyond chance."""
     name = "lead of the best baseline over the network, in IVR"
-    rivals = {method: curve for method, curve in methods.items() if method not in NO_BASELINES}
-    lead = lead_of_baselines(methods[NETWORK], rivals, budget) if NETWORK in methods else None
     if lead is None:
         return left_out(name, bound, "there are no purchasing clicks to compare at the same FPR, or there is no baseline")
     advice = (

@@ -37,7 +37,7 @@ def check_judging(job: Job, days: Days, judgement: evaluation.Judgement, alike: 
     """The checks on the model: by itself and beside the baselines, and beside the champion on the same judging clicks."""
     conf = job.conf.guardrails
     own = guardrails.check_model(
-        judgement.metrics("judging"), methods=judgement.judged, calibration=judgement.calibration, bounds=conf, days=days.judging
+        judgement.metrics("judging"), lead=judgement.lead(), calibration=judgement.calibration, bounds=conf, days=days.judging
     )
     why = f"champion {judgement.champion}: {judgement.note}" if judgement.champion else "there is no champion to compare with"
     return own + guardrails.check_champion(alike, champion=judgement.champion, why=why, bounds=conf, days=days.judging)
