@@ -43,6 +43,7 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         known = registry.find(identity)
         state = registry.states().state.get(known[0]) if known else None
         if known and state:  # without a state its registration was cut off: it is registered to the end below
+            forget(job, identity)  # it is still there where the run that registered the version was cut off right after
             return Outcome({"version": known[0], "new": False, "state": state}, said=f"Already trained: version {known[0]}, {state}.")
         champion = current_champion(registry)
         data_started = time.monotonic()
