@@ -55,7 +55,7 @@ class Work:
     corrected: datetime | None
     progress: Progress
     began: float = field(default_factory=time.monotonic)
-    seen: dict[str, int] | None = None
+    seen: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> DataFrame:
@@ -96,7 +96,7 @@ def apply_plan(
     if resume and not log.is_open(plan_id):
         raise InputError(f"expected a plan whose publication was begun, found {plan_id} that was not; `slidr replay apply {plan_id}`")
     rows.refuse_changed(lake, plan)
-    work = Work(lake, plan, version, who, now, lease_minutes, override, corrected, progress or Progress())
+    work = Work(lake, plan, version, who, now, lease_minutes, override, corrected, progress or Progress(), seen=plan.pins["tables"])
     try:
         for step in STEPS:
             step(work)
@@ -145,12 +145,11 @@ def _refuse_unapproved(work: Work, log: Log) -> None:
 
 
 def _refuse_stale(work: Work) -> None:
-    """Looks at the clicks again only where their tables have commits that it has not seen."""
+    """Looks at the clicks again only where their tables have commits that the plan, or an earlier look, has not seen."""
     versions = pins.table_versions(work.lake, CLICKS, CURRENT_DECISIONS)
-    if work.seen == versions and not work.plan.reverts:
-        return
+    unseen = versions != {name: work.seen[name] for name in versions}
+    moved = what_moved(work.lake, work.plan, read(work.lake), look=unseen)
     work.seen = versions
-    moved = what_moved(work.lake, work.plan, read(work.lake, work.plan.plan_id))
     if moved:
         work.note(lambda log: ("fail", {"moved": moved}) if log.is_open(work.plan.plan_id) else None)
         raise ConflictError(
@@ -255,21 +254,28 @@ def _publish_state(work: Work) -> None:
         return
     lake, plan = work.lake, work.plan
     days = request_of(plan).days
-    wanted = work.rows.where(F.col("outcome").isin(*outcomes.PUBLISHED))
+    wanted = outcomes.changing(work.rows)
     if outcomes.differing(wanted, lake.read(CURRENT_DECISIONS, days)).isEmpty():
         return
     firsts = lake.read(DECISIONS, days) if plan.reverts else None
     time = work.corrected or _publication(lake, plan.plan_id)[1] or work.now
     state = outcomes.published_state(wanted, firsts, run_id=work.who.run_id, now=time)
     with work.progress.step(lake.spark, f"bringing the published state of {work.planned(outcomes.PUBLISHED):,} clicks up to date"):
-        lake.merge_rows(state, CURRENT_DECISIONS, days, update=outcomes.REPLACED, delete=outcomes.is_gone() if plan.reverts else None)
+        lake.merge_rows(
+            state,
+            CURRENT_DECISIONS,
+            days,
+            update=outcomes.REPLACED,
+            insert=bool(work.planned(outcomes.FIRST)),
+            delete=outcomes.is_gone() if plan.reverts else None,
+        )
 
 
 def _reconcile(work: Work, corrections: DataFrame) -> None:
     """Raises ConflictError unless the corrections' clicks and money equal the plan's, by advertiser, currency and direction."""
     keys = ["advertiser_id", "currency", "direction"]
     sums = [F.count(F.lit(1)).alias("clicks"), F.coalesce(F.sum("delta_cost_micros"), F.lit(0)).alias("micros")]
-    planned = work.rows.where(F.col("outcome").isin(*outcomes.CORRECTED)).groupBy(keys).agg(*sums)
+    planned = outcomes.corrected(work.rows).groupBy(keys).agg(*sums)
     both = planned.unionAll(corrections.groupBy(keys).agg(*sums))
     found = both.groupBy(*keys, "clicks", "micros").count().where("count <> 2").orderBy("advertiser_id").limit(5).collect()
     if found:

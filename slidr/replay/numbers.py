@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from slidr.days import days_between
 from slidr.hashing import row_hash
 from slidr.lake import Lake
-from slidr.replay.outcomes import OUTCOMES, PUBLISHED, ROWS
+from slidr.replay.outcomes import OUTCOMES, ROWS, changing, corrected
 from slidr.replay.pins import hex_of
 from slidr.replay.request import Request, in_window, narrowed
 from slidr.tables import CURRENT_DECISIONS, LABELS
@@ -60,11 +60,11 @@ def counts(cells: list[Row]) -> dict[str, int]:
 
 def money(cells: list[Row], advertisers: list[dict[str, Any]]) -> dict[str, Any]:
     """Corrected clicks, those of them without a cost, and micro-units by direction and currency; also by day and by slice."""
-    corrected = [cell for cell in cells if cell["direction"]]
+    moving = [cell for cell in cells if cell["direction"]]
     return {
-        "directions": _tally(corrected, ()),
-        "days": _tally(corrected, ("click_date",)),
-        "slices": _tally(corrected, ("report_slice",)),
+        "directions": _tally(moving, ()),
+        "days": _tally(moving, ("click_date",)),
+        "slices": _tally(moving, ("report_slice",)),
         "advertisers": advertisers,
     }
 
@@ -87,20 +87,24 @@ def changes(rows: DataFrame) -> DataFrame:
         F.count_if(F.col("cost_micros").isNull()).alias("no_cost"),
         F.coalesce(F.sum("delta_cost_micros"), F.lit(0)).alias("micros"),
     ]
-    return rows.where("direction is not null").groupBy(*keys).agg(*sums).orderBy(*keys)
+    return corrected(rows).groupBy(*keys).agg(*sums).orderBy(*keys)
 
 
 def largest_advertisers(rows: DataFrame) -> list[dict[str, Any]]:
     """The LARGEST advertisers of each currency by money moved, credits and charges apart."""
-    corrected = rows.where("direction is not null").groupBy("currency", "advertiser_id")
-    sums = corrected.agg(
-        F.count(F.lit(1)).alias("clicks"),
-        F.count_if(F.col("cost_micros").isNull()).alias("no_cost"),
-        *[
-            F.coalesce(F.sum(F.when(F.col("direction") == direction, F.col("delta_cost_micros"))), F.lit(0)).alias(name)
-            for direction, name in (("invalidate", "credit_micros"), ("reinstate", "charge_micros"))
-        ],
-    ).withColumn("money_micros", F.col("charge_micros") - F.col("credit_micros"))
+    sums = (
+        corrected(rows)
+        .groupBy("currency", "advertiser_id")
+        .agg(
+            F.count(F.lit(1)).alias("clicks"),
+            F.count_if(F.col("cost_micros").isNull()).alias("no_cost"),
+            *[
+                F.coalesce(F.sum(F.when(F.col("direction") == direction, F.col("delta_cost_micros"))), F.lit(0)).alias(name)
+                for direction, name in (("invalidate", "credit_micros"), ("reinstate", "charge_micros"))
+            ],
+        )
+        .withColumn("money_micros", F.col("charge_micros") - F.col("credit_micros"))
+    )
     by_money = Window.partitionBy("currency").orderBy(F.desc("money_micros"), "advertiser_id")
     top = sums.withColumn("rank", F.row_number().over(by_money)).where(F.col("rank") <= LARGEST).orderBy("currency", "rank")
     return [row.asDict() for row in top.drop("rank").collect()]
@@ -137,7 +141,7 @@ def hours_around(lake: Lake, request: Request, rows: DataFrame) -> list[dict[str
     fresh = F.col("is_invalid").isNotNull().cast("bigint") - F.col("old_is_invalid").isNotNull().cast("bigint")
     now, old = (F.coalesce(F.col(name).cast("bigint"), F.lit(0)) for name in ("is_invalid", "old_is_invalid"))
     changed = now - old
-    deltas = rows.where(F.col("outcome").isin(*PUBLISHED)).groupBy(_hour().alias("hour"))
+    deltas = changing(rows).groupBy(_hour().alias("hour"))
     moved = deltas.agg(F.sum(fresh).alias("more_decided"), F.sum(changed).alias("more_invalid"))
     both = counted.join(moved, on="hour", how="full").fillna(0).orderBy("hour").collect()
     return [

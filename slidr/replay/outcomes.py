@@ -28,6 +28,7 @@ OUTCOMES = {
 CREDITS, CHARGES = ("newly_invalid", "first_decided_invalid"), ("reinstated", "undecided_invalid")
 CORRECTED = CREDITS + CHARGES
 PUBLISHED = (*CORRECTED, "first_decided_valid", "restated", "undecided_valid")  # what changes current_decisions
+FIRST = ("first_decided_valid", "first_decided_invalid")  # what has no row in current_decisions yet
 UNDECIDED = "undecided"  # basis of a row of current_decisions that a revert deletes
 
 # Columns of current_decisions that a replay replaces; the others are the click's own, or the first decision's.
@@ -50,8 +51,12 @@ _NEW = ("slice", "report_slice", "score", "threshold", "is_invalid", "ivt_class"
 # replay_id: the replay that decides the click from now on, NULL for its first decision.
 _OLD = {"replay_id": "string", "old_is_invalid": "boolean", "old_score": "double", "old_model_version": "string"}
 _ADDED = {"outcome": "string", "direction": "string", "delta_cost_micros": "bigint", "authority": "string", "after_first": "boolean"}
+CHANGES = "changes"  # whether the published state of the click changes
 _DECLARED = {column.name: column.type for column in DECISIONS.columns}
-ROWS: dict[str, str] = {**{name: _DECLARED[name] for name in (*_CLICK, *_NEW)}, **_OLD, **_ADDED}
+ROWS: dict[str, str] = {**{name: _DECLARED[name] for name in (*_CLICK, *_NEW)}, **_OLD, **_ADDED, CHANGES: "boolean"}
+# Only a change needs these; of the other clicks, nearly all as a rule, they are NULL: rows are written, hashed and read again.
+_OF_CHANGES = (*[name for name in _CLICK if name not in ("click_id", "click_time", "click_date")], "report_slice", "ivt_class")
+_OF_CHANGES += ("old_score", "old_model_version")
 SCHEMA = T.StructType([T.StructField(name, TYPES[kind]) for name, kind in ROWS.items()])
 
 
@@ -104,11 +109,22 @@ def reverted(scoped: DataFrame, settled: DataFrame) -> DataFrame:
 
 
 def _priced(rows: DataFrame, outcome: Column) -> DataFrame:
-    """Rows with outcome, direction and the change in money."""
+    """Rows with outcome, direction, the change in money, and whether anything changes."""
     direction = F.when(F.col("outcome").isin(*CREDITS), "invalidate").when(F.col("outcome").isin(*CHARGES), "reinstate")
     delta = F.when(F.col("direction") == "invalidate", -F.col("cost_micros")).when(F.col("direction") == "reinstate", F.col("cost_micros"))
     priced = rows.withColumn("outcome", outcome).withColumn("direction", direction).withColumn("delta_cost_micros", delta)
-    return priced.select(*ROWS)
+    known = priced.withColumn(CHANGES, F.col("outcome").isin(*PUBLISHED))
+    return known.withColumns({name: F.when(F.col(CHANGES), F.col(name)) for name in _OF_CHANGES}).select(*ROWS)
+
+
+def changing(rows: DataFrame) -> DataFrame:
+    """The planned rows whose published state changes."""
+    return rows.where(F.col(CHANGES))
+
+
+def corrected(rows: DataFrame) -> DataFrame:
+    """The planned rows that become corrections."""
+    return changing(rows).where(F.col("outcome").isin(*CORRECTED))
 
 
 def replay_decisions(rows: DataFrame, pins: dict[str, Any]) -> DataFrame:
@@ -140,12 +156,12 @@ def corrections(rows: DataFrame, published: DataFrame, *, plan: Plan, now: datet
         "published_time": F.lit(now),
         "correction_date": F.to_date(F.lit(now)),
     }
-    changed = rows.where(F.col("outcome").isin(*CORRECTED)).crossJoin(F.broadcast(newest))
+    changed = corrected(rows).crossJoin(F.broadcast(newest))
     return changed.withColumns(columns).select(*CORRECTIONS.names)
 
 
 def published_state(changed: DataFrame, firsts: DataFrame | None, *, run_id: str, now: datetime) -> DataFrame:
-    """Rows of `current_decisions` for planned rows whose outcome is in PUBLISHED; first_… belong to the first decision.
+    """Rows of `current_decisions` for the rows `changing`; first_… belong to the first decision.
 
     Of a revert `firsts` are the rows of `decisions`: where the first decision holds again, it comes back as it was. A click that
     nothing decides any more is marked for `is_gone`.

@@ -1,13 +1,15 @@
 """What a plan pins, and the id that is a hash of it. Computed before the plan's rows are made, and again before they are published."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import reduce
 from operator import xor
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from slidr.config import ReplayConf
@@ -57,29 +59,50 @@ def guardrails_hash(guardrails: ReplayConf) -> str:
     return hashlib.sha256(guardrails.model_dump_json().encode()).hexdigest()[:12]
 
 
-def fingerprints(scoped: DataFrame) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    """Counts and hashes of the clicks and of their published state (`old_…`), and (hour, clicks) in hours
-    since 1970. One pass.
+@dataclass(frozen=True)
+class Seen:
+    """What was found of the clicks of a request and of their published state.
 
-    A commit to other days does not show in them; a late click, a new decision and another replay of the same clicks do.
+    `pinned`: counts and hashes of both; `hours`: (hour since 1970, clicks); `specs`: (model version, its spec, clicks) of what slidr
+    decided.
     """
+
+    pinned: dict[str, Any]
+    hours: list[tuple[int, int]]
+    specs: list[tuple[str, str, int]]
+
+
+def look(clicks: DataFrame, published: DataFrame) -> Seen:
+    """Counts and hashes; a commit to other days does not show in them; a late click, a new decision and another replay of the same
+    clicks do. `published` has the columns `old_…`; where it is the same frame as `clicks`, it is read once."""
+    hour = F.floor(F.unix_micros("click_time") / F.lit(HOUR)).cast("bigint").alias("hour")
+    # External decisions name no spec that slidr could compare.
+    by_slidr = F.col("old_spec_id").isNotNull() & ~F.col("old_basis").isin("external", "upstream")
+    decider = [F.when(by_slidr, F.col(f"old_{name}")).alias(name) for name in ("model_version", "spec_id")]
     decided = F.col("old_is_invalid").isNotNull()
-    hour = F.floor(F.unix_micros("click_time") / F.lit(HOUR)).cast("bigint")
-    rows = (
-        scoped.groupBy(hour.alias("hour"))
-        .agg(
-            F.count(F.lit(1)).alias("clicks"),
-            F.bit_xor(row_hash(*map(F.col, CLICK_MEANING))).alias("clicks_hash"),
-            F.count_if(decided).alias("published"),
-            F.bit_xor(F.when(decided, row_hash(*map(F.col, PUBLISHED_MEANING)))).alias("published_hash"),
-        )
-        .collect()  # hours
-    )
-    seen = {
-        name: {"count": sum(row[name] for row in rows), "hash": hex_of(reduce(xor, (row[f"{name}_hash"] or 0 for row in rows), 0))}
-        for name in ("clicks", "published")
-    }
-    return seen, sorted((row["hour"], row["clicks"]) for row in rows)
+    of_clicks = [F.count(F.lit(1)).alias("clicks"), F.bit_xor(row_hash(*map(F.col, CLICK_MEANING))).alias("clicks_hash")]
+    of_state = [
+        F.count_if(decided).alias("published"),
+        F.bit_xor(F.when(decided, row_hash(*map(F.col, PUBLISHED_MEANING)))).alias("published_hash"),
+    ]
+    if clicks is published:
+        first = second = clicks.groupBy(hour, *decider).agg(*of_clicks, *of_state).collect()  # hours x versions
+    else:
+        first = clicks.groupBy(hour).agg(*of_clicks).collect()
+        second = published.groupBy(*decider).agg(*of_state).collect()
+    pinned = {"clicks": _summed(first, "clicks"), "published": _summed(second, "published")}
+    by_hour, by_spec = Counter[int](), Counter[tuple[str, str]]()
+    for row in first:
+        by_hour[row["hour"]] += row["clicks"]
+    for row in second:
+        if row["spec_id"]:
+            by_spec[row["model_version"], row["spec_id"]] += row["published"]
+    hours, specs = sorted(by_hour.items()), [(*key, count) for key, count in sorted(by_spec.items())]
+    return Seen(pinned, hours, specs)
+
+
+def _summed(rows: Sequence[Row], name: str) -> dict[str, Any]:
+    return {"count": sum(row[name] for row in rows), "hash": hex_of(reduce(xor, (row[f"{name}_hash"] or 0 for row in rows), 0))}
 
 
 def chunks(window: tuple[datetime, datetime], hours: Sequence[tuple[int, int]], chunk_clicks: int) -> list[dict[str, Any]]:
@@ -101,17 +124,12 @@ def hex_of(number: int | None) -> str:
     return format((number or 0) & (2**64 - 1), "016x")
 
 
-def refuse_other_spec(scoped: DataFrame, *, request: Request, version: Version) -> None:
-    """Raises InputError where slidr decided some of the clicks by another feature spec: its features say nothing to this version.
-
-    External decisions are left out: they name no spec that slidr could compare.
-    """
+def refuse_other_spec(specs: Sequence[tuple[str, str, int]], *, request: Request, version: Version) -> None:
+    """Raises InputError where slidr decided some of the clicks by another feature spec: its features say nothing to this version."""
     spec_id = version.bundle.spec.spec_id
-    by_slidr = ~F.col("old_basis").isin("external", "upstream")
-    other = scoped.where(by_slidr & F.col("old_spec_id").isNotNull() & (F.col("old_spec_id") != spec_id))
-    found = other.groupBy("old_model_version", "old_spec_id").count().orderBy("old_model_version").collect()  # versions x specs
-    if found:
-        named = ", ".join(f"{row['count']} clicks by version {row['old_model_version']} (spec {row['old_spec_id']})" for row in found)
+    other = [(number, spec, clicks) for number, spec, clicks in specs if spec != spec_id]
+    if other:
+        named = ", ".join(f"{clicks} clicks by version {number} (spec {spec})" for number, spec, clicks in other)
         raise InputError(
             f"expected decisions by the feature spec {spec_id} of version {version.number}, found {named}; compute that version's own "
             f"features instead:\n  {request.command(version=version.number, mode='recompute')}"

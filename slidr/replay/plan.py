@@ -20,7 +20,7 @@ from slidr.progress import Progress
 from slidr.replay import features as replay_features
 from slidr.replay import measure, outcomes, pins, rows
 from slidr.replay.audit import Plan, Who, canonical, read, record
-from slidr.replay.request import REVERT, Request, clicks_of
+from slidr.replay.request import REVERT, Request, apart, clicks_of
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
 from slidr.version import STATES, Version
 
@@ -54,18 +54,18 @@ def make_plan(
     request.refuse_future(now)
     progress = progress or Progress()
     versions = pins.table_versions(lake, CLICKS, features_table(version.bundle.spec), DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
-    scoped = clicks_of(lake, request, versions)
     with progress.step(lake.spark, "reading the clicks of the window and what is published of them"):
-        pinned, hours = _pin(scoped, request=request, version=version, conf=conf, versions=versions)
+        seen = pins.look(*apart(lake, request, versions))
+    pinned = _pin(seen, request=request, version=version, conf=conf, versions=versions)
     plan_id = pins.plan_id(canonical(pinned))
     known = read(lake, plan_id).plan
     if known and rows.intact(lake, known):
         return known
     progress.tell(f"plan {plan_id}: {pinned['clicks']['count']:,} clicks")
-    chunks = pins.chunks((request.start, request.end), hours, conf.replay.chunk_clicks)
+    chunks = pins.chunks((request.start, request.end), seen.hours, conf.replay.chunk_clicks)
     made = _Making(lake, request, version, conf, versions, plan_id, features_for, progress)
     began = time.monotonic()
-    made.write(scoped, chunks, again=bool(known))
+    made.write(seen, chunks, again=bool(known))
     if known:  # the rows were lost or changed since; they follow from what is pinned
         return known
     seconds = round(time.monotonic() - began, 1)
@@ -88,16 +88,13 @@ def make_plan(
     return plan
 
 
-def _pin(
-    scoped: DataFrame, *, request: Request, version: Version, conf: Config, versions: dict[str, int]
-) -> tuple[dict[str, Any], list[tuple[int, int]]]:
-    seen, hours = pins.fingerprints(scoped)
-    if not seen["clicks"]["count"]:
+def _pin(seen: pins.Seen, *, request: Request, version: Version, conf: Config, versions: dict[str, int]) -> dict[str, Any]:
+    if not seen.hours:
         raise NothingToDoError(
             f"expected clicks from {request.window[0]} to {request.window[1]} with the filter {request.filters}, found none; "
             "look at the window, the names in the filter, and whether the days were ingested"
         )
-    return pins.pin(request=request, version=version, guardrails=conf.replay, versions=versions, seen=seen), hours
+    return pins.pin(request=request, version=version, guardrails=conf.replay, versions=versions, seen=seen.pinned)
 
 
 @dataclass(frozen=True)
@@ -121,15 +118,15 @@ class _Making:
     def features_path(self) -> str:
         return f"{self.lake.plan_path(self.plan_id)}/features"
 
-    def write(self, scoped: DataFrame, chunks: list[rows.Chunk], *, again: bool) -> None:
+    def write(self, seen: pins.Seen, chunks: list[rows.Chunk], *, again: bool) -> None:
         if self.features_for is None:
-            self._ready_features(scoped, again=again)
+            self._ready_features(seen, again=again)
         rows.write(self.lake, self.plan_id, chunks, self._rows_of, again=again, progress=self.progress)
 
-    def _ready_features(self, scoped: DataFrame, *, again: bool) -> None:
+    def _ready_features(self, seen: pins.Seen, *, again: bool) -> None:
         """Checks that stored features are there, or computes them: counted once, read by each chunk."""
         if self.request.mode == "rescore":
-            pins.refuse_other_spec(scoped, request=self.request, version=self.version)
+            pins.refuse_other_spec(seen.specs, request=self.request, version=self.version)
             replay_features.require(self.versions[self.table.name] >= 0, request=self.request, version=self.version)
         elif again or not self.lake.is_written(self.features_path):
             built = replay_features.computed(

@@ -106,12 +106,27 @@ def clicks_of(lake: Lake, request: Request, versions: dict[str, int] | None = No
 
     `versions` pins the commits that are read, by table; None reads the newest.
     """
-    clicks, current = (lake.read_at(table, request.days, versions) for table in (CLICKS, CURRENT_DECISIONS))
-    clicks = clicks.where(in_window(F.col("click_time"), request))
-    published = current.select("click_id", *[F.col(name).alias(f"old_{name}") for name in OLD])
+    clicks = lake.read_at(CLICKS, request.days, versions).where(in_window(F.col("click_time"), request))
+    published = lake.read_at(CURRENT_DECISIONS, request.days, versions).select("click_id", *_old())
     joined = clicks.join(published, on="click_id", how="left").withColumn("report_slice", slice_name())
     scoped = narrowed(joined, request, published_slice="old_slice")
     return scoped if request.decided_by is None else scoped.where(F.col("old_model_version") == request.decided_by)
+
+
+def apart(lake: Lake, request: Request, versions: dict[str, int] | None = None) -> tuple[DataFrame, DataFrame]:
+    """The clicks of `clicks_of`, and their published state with `old_…` columns, for what needs no click's both: joined only where
+    the published state says which clicks are meant."""
+    if request.decided_by or request.slices:
+        scoped = clicks_of(lake, request, versions)
+        return scoped, scoped
+    clicks, current = (lake.read_at(table, request.days, versions) for table in (CLICKS, CURRENT_DECISIONS))
+    frames = [frame.where(in_window(F.col("click_time"), request)) for frame in (clicks, current.select("*", *_old()))]
+    narrow = [narrowed(frame, request, published_slice="slice") for frame in frames]
+    return narrow[0], narrow[1]
+
+
+def _old() -> list[Column]:
+    return [F.col(name).alias(f"old_{name}") for name in OLD]
 
 
 def decided_window(lake: Lake, version: str) -> tuple[datetime, datetime]:

@@ -35,15 +35,14 @@ def make_revert(
     request = replace(request_of(origin), mode=REVERT, allow_charges=True)
     versions = pins.table_versions(lake, CLICKS, REPLAY_DECISIONS, DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
     order = log.in_effect_without(replay_id, target.window)
-    scoped = decided_by_replay(lake, origin.plan_id, request, versions)
     with progress.step(lake.spark, "reading what is published of the replay's clicks"):
-        seen, hours = pins.fingerprints(scoped)
-    pinned = _pinned(origin, replay_id, order, conf, versions, seen)
+        seen = pins.look(*decided_by_replay(lake, origin.plan_id, request, versions))
+    pinned = _pinned(origin, replay_id, order, conf, versions, seen.pinned)
     plan_id = pins.plan_id(canonical(pinned))
     known = read(lake, plan_id).plan
     if known and rows.intact(lake, known):
         return known
-    chunks = pins.chunks((request.start, request.end), hours, conf.replay.chunk_clicks)
+    chunks = pins.chunks((request.start, request.end), seen.hours, conf.replay.chunk_clicks)
     began = time.monotonic()
     rows.write(
         lake, plan_id, chunks, lambda part: _rows_of(lake, origin, order, versions, request, part), again=bool(known), progress=progress
@@ -86,7 +85,7 @@ def _pinned(origin: Plan, replay_id: str, order: list[str], conf: Config, versio
 def _rows_of(lake: Lake, origin: Plan, order: list[str], versions: dict[str, int], request: Request, part: rows.Chunk) -> DataFrame:
     """The planned rows of one chunk of the window."""
     narrow = replace(request, start=datetime.fromisoformat(part["start"]), end=datetime.fromisoformat(part["end"]))
-    scoped = decided_by_replay(lake, origin.plan_id, narrow, versions)
+    scoped, _ = decided_by_replay(lake, origin.plan_id, narrow, versions)
     ids = scoped.select("click_id")
     firsts = lake.read_at(DECISIONS, narrow.days, versions).withColumn("replay_id", F.lit(None).cast("string"))
     decided = lake.read_at(REPLAY_DECISIONS, narrow.days, versions).where(F.col("replay_id").isin(order))
