@@ -83,6 +83,7 @@ def test_a_then_b_then_revert_a_equals_b_alone(world: Lake, template: str, loose
     assert charges(world) == charges(alone)
     assert {row[0] for row in world.read(CORRECTIONS).where(F.col("replay_id") == taken.plan_id).select("mode").collect()} == {"revert"}
     assert {row["reverts_replay_id"] for row in world.read(CORRECTIONS).collect()} == {None, a.plan_id}
+    assert not world.read(REPLAY_DECISIONS).where(F.col("replay_id") == a.plan_id).isEmpty()  # what it decided stays on record
     numbers = sorted({row["publication_no"] for row in world.read(CORRECTIONS).collect()})
     assert numbers == [1, 2, 3]
     revert(world, loose, b.plan_id)
@@ -195,10 +196,3 @@ def expected_charges(clicks: list[dict[str, Any]], events: list[tuple[Any, ...]]
             was, now = (state.get(name, (False,))[0] for state in (before, after))
             sums[name] += price * (int(was) - int(now))
     return {name: micros for name, micros in sums.items() if micros}
-
-
-def test_what_a_replay_decided_stays_on_record(world: Lake, loose: Config) -> None:
-    a = replay(world, loose, "2")
-    count = world.read(REPLAY_DECISIONS).count()
-    revert(world, loose, a.plan_id)
-    assert world.read(REPLAY_DECISIONS).count() == count
