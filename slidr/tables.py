@@ -235,7 +235,7 @@ new_model_version  string?    version of the published state after; NULL where a
 old_score          double?    score before
 new_score          double?    score after
 new_threshold      double?    threshold of the slice
-reason_class       string?    coarse class of the reason
+reason_class       string?    coarse on purpose: invalid_traffic, restored, or reverted
 mode               string     rescore, recompute, recompute-now or revert
 reverts_replay_id  string?    replay that this publication takes back
 published_time     timestamp  when it was published, UTC

@@ -114,6 +114,7 @@ def test_credits_only_unless_charges_are_allowed(world: Lake, loose: Config) -> 
     assert decided_state(world) == after
     assert {name: first for name, (_, _, first) in state(world).items() if name in firsts} == firsts
     assert all((micros or 0) <= 0 for micros in corrections.values())
+    assert {row["reason_class"] for row in world.read(CORRECTIONS).collect()} == {"invalid_traffic"}
     assert made.counts["reinstated"] == 0
     assert made.counts["kept"] == 9  # 2 upstream, 1 without features, 6 that would be charged
     assert set(worlds.UNDECIDED) <= set(after)
@@ -329,6 +330,9 @@ def test_recompute_finds_what_a_broken_counter_store_did(world: Lake, loose: Con
     assert (changed(now), now.counts["newly_invalid"]) == (1, 1)
     made = make_plan(world, request=request(mode="recompute", **scope), version=version("1"), conf=loose, now=NOW, who=ANN)
     assert changed(made) == 0
+    hour = {"start": FIRST + timedelta(hours=9), "end": FIRST + timedelta(hours=10)}
+    only_late = make_plan(world, request=request(mode="recompute-now", **hour), version=version("1"), conf=loose, now=NOW, who=ANN)
+    assert (only_late.counts["late"], only_late.counts["clicks"], made.counts["late"]) == (5, 5, 0)
     counts = {row["feature"]: (row["compared"], row["equal"]) for row in made.details["features"]}
     assert counts == {"ip_clicks_1h": (15, 8), "logged_in": (15, 15)}  # 9 are damaged, 2 of them were 0 anyway
     changes = numbers.changes(rows.planned(world, now))

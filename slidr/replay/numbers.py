@@ -31,6 +31,7 @@ def cells(rows: DataFrame) -> list[Row]:
         .agg(
             F.count(F.lit(1)).alias("clicks"),
             F.count_if(no_cost).alias("no_cost"),
+            F.count_if("late").alias("late"),
             F.coalesce(F.sum("delta_cost_micros"), F.lit(0)).alias("micros"),
             F.bit_xor(row_hash(*map(F.col, ROWS))).alias("hash"),
         )
@@ -48,14 +49,21 @@ def identity(cells: Iterable[Row]) -> dict[str, Any]:
 
 
 def counts(cells: list[Row]) -> dict[str, int]:
-    """Clicks by outcome, and how many of them no model decided (`upstream`, `no_features`) or only by default (`unseen_slice`)."""
+    """Clicks by outcome; those that came late; those that no model decided (`upstream`, `no_features`) or only by default
+    (`unseen_slice`)."""
     by_outcome: Counter[str] = Counter()
     by_basis: Counter[str] = Counter()
     for cell in cells:
         by_outcome[cell["outcome"]] += cell["clicks"]
         by_basis[cell["basis"]] += cell["clicks"]
     named = {name: by_outcome[name] for name in OUTCOMES}
-    return {"clicks": sum(named.values()), **named, **{name: by_basis[name] for name in ("upstream", "no_features", "unseen_slice")}}
+    late = sum(cell["late"] for cell in cells)
+    return {
+        "clicks": sum(named.values()),
+        **named,
+        "late": late,
+        **{name: by_basis[name] for name in ("upstream", "no_features", "unseen_slice")},
+    }
 
 
 def money(cells: list[Row], advertisers: list[dict[str, Any]]) -> dict[str, Any]:

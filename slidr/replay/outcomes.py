@@ -53,17 +53,20 @@ _OLD = {"replay_id": "string", "old_is_invalid": "boolean", "old_score": "double
 _ADDED = {"outcome": "string", "direction": "string", "delta_cost_micros": "bigint", "authority": "string", "after_first": "boolean"}
 CHANGES = "changes"  # whether the published state of the click changes
 _DECLARED = {column.name: column.type for column in DECISIONS.columns}
-ROWS: dict[str, str] = {**{name: _DECLARED[name] for name in (*_CLICK, *_NEW)}, **_OLD, **_ADDED, CHANGES: "boolean"}
+ROWS: dict[str, str] = {**{name: _DECLARED[name] for name in (*_CLICK, *_NEW)}, **_OLD, **_ADDED, CHANGES: "boolean", "late": "boolean"}
 # Only a change needs these; of the other clicks, nearly all as a rule, they are NULL: rows are written, hashed and read again.
 _OF_CHANGES = (*[name for name in _CLICK if name not in ("click_id", "click_time", "click_date")], "report_slice", "ivt_class")
 _OF_CHANGES += ("old_score", "old_model_version")
 SCHEMA = T.StructType([T.StructField(name, TYPES[kind]) for name, kind in ROWS.items()])
 
 
-def planned(scoped: DataFrame, features: DataFrame, version: Version, *, replay_id: str, allow_charges: bool) -> DataFrame:
+def planned(
+    scoped: DataFrame, features: DataFrame, version: Version, *, replay_id: str, allow_charges: bool, late_minutes: int
+) -> DataFrame:
     """One row per click of `clicks_of`, columns ROWS: the new decision, the published one, the outcome and the change in money.
 
-    A click without features keeps an invalid decision, whatever is allowed: nothing is known that would speak for it.
+    `late` clicks became known more than `late_minutes` after they were made. A click without features keeps an invalid decision,
+    whatever is allowed: nothing is known that would speak for it.
     """
     scored = scoring.score_clicks(scoped, features, version.bundle)
     upstream = (F.col("basis") == "upstream") | F.coalesce(F.col("old_basis") == "upstream", F.lit(False))
@@ -87,10 +90,10 @@ def planned(scoped: DataFrame, features: DataFrame, version: Version, *, replay_
         .when(F.col("is_invalid"), "newly_invalid")
         .otherwise("unchanged_valid")
     )
-    return _priced(scored.withColumns(columns), outcome)
+    return _priced(scored.withColumns(columns), outcome, late_minutes)
 
 
-def reverted(scoped: DataFrame, settled: DataFrame) -> DataFrame:
+def reverted(scoped: DataFrame, settled: DataFrame, *, late_minutes: int) -> DataFrame:
     """One row per click of `decided_by_replay`, columns ROWS: it becomes what `stack.settled` says."""
     both = scoped.join(settled, on="click_id", how="left")
     new, old = F.col("is_invalid"), F.col("old_is_invalid")
@@ -105,15 +108,16 @@ def reverted(scoped: DataFrame, settled: DataFrame) -> DataFrame:
     )
     # A revert decides nothing itself, so it has no place in the stack.
     nothing = {"authority": F.lit(stack.NONE), "after_first": F.lit(None).cast("boolean")}
-    return _priced(both.withColumns(nothing), outcome)
+    return _priced(both.withColumns(nothing), outcome, late_minutes)
 
 
-def _priced(rows: DataFrame, outcome: Column) -> DataFrame:
-    """Rows with outcome, direction, the change in money, and whether anything changes."""
+def _priced(rows: DataFrame, outcome: Column, late_minutes: int) -> DataFrame:
+    """Rows with outcome, direction, the change in money, whether anything changes, and whether the click came late."""
     direction = F.when(F.col("outcome").isin(*CREDITS), "invalidate").when(F.col("outcome").isin(*CHARGES), "reinstate")
     delta = F.when(F.col("direction") == "invalidate", -F.col("cost_micros")).when(F.col("direction") == "reinstate", F.col("cost_micros"))
     priced = rows.withColumn("outcome", outcome).withColumn("direction", direction).withColumn("delta_cost_micros", delta)
-    known = priced.withColumn(CHANGES, F.col("outcome").isin(*PUBLISHED))
+    late = F.unix_seconds("arrival_time") - F.unix_seconds("click_time") > late_minutes * 60
+    known = priced.withColumns({CHANGES: F.col("outcome").isin(*PUBLISHED), "late": late})
     return known.withColumns({name: F.when(F.col(CHANGES), F.col(name)) for name in _OF_CHANGES}).select(*ROWS)
 
 
@@ -150,7 +154,9 @@ def corrections(rows: DataFrame, published: DataFrame, *, plan: Plan, now: datet
         "new_model_version": F.col("model_version"),
         "new_score": F.col("score"),
         "new_threshold": F.col("threshold"),
-        "reason_class": F.lit(None).cast("string"),
+        "reason_class": F.lit("reverted")
+        if plan.reverts
+        else F.when(F.col("direction") == "invalidate", "invalid_traffic").otherwise("restored"),
         "mode": F.lit(plan.pins["mode"]),
         "reverts_replay_id": F.lit(plan.reverts).cast("string"),
         "published_time": F.lit(now),

@@ -12,7 +12,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from slidr.config import ReplayConf
+from slidr.config import Config
 from slidr.errors import InputError
 from slidr.hashing import row_hash
 from slidr.lake import Lake
@@ -36,7 +36,7 @@ def table_versions(lake: Lake, *tables: Table) -> dict[str, int]:
     return {table.name: lake.version(table) for table in tables}
 
 
-def pin(*, request: Request, version: Version, guardrails: ReplayConf, versions: dict[str, int], seen: dict[str, Any]) -> dict[str, Any]:
+def pin(*, request: Request, version: Version, conf: Config, versions: dict[str, int], seen: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides what a plan says. `seen` is the result of `fingerprints`."""
     bundle = version.bundle
     return {
@@ -49,14 +49,16 @@ def pin(*, request: Request, version: Version, guardrails: ReplayConf, versions:
         "spec_id": bundle.spec.spec_id,
         "thresholds": dict(sorted(bundle.thresholds.items())),
         "default_threshold": bundle.default_threshold,
-        "guardrails": guardrails_hash(guardrails),
+        "guardrails": bounds_hash(conf),
         "tables": versions,
         **seen,
     }
 
 
-def guardrails_hash(guardrails: ReplayConf) -> str:
-    return hashlib.sha256(guardrails.model_dump_json().encode()).hexdigest()[:12]
+def bounds_hash(conf: Config) -> str:
+    """Of the settings that decide what a plan says, beside the version."""
+    said = f"{conf.replay.model_dump_json()}:{conf.guardrails.late_minutes}"
+    return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

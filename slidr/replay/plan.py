@@ -94,7 +94,7 @@ def _pin(seen: pins.Seen, *, request: Request, version: Version, conf: Config, v
             f"expected clicks from {request.window[0]} to {request.window[1]} with the filter {request.filters}, found none; "
             "look at the window, the names in the filter, and whether the days were ingested"
         )
-    return pins.pin(request=request, version=version, guardrails=conf.replay, versions=versions, seen=seen.pinned)
+    return pins.pin(request=request, version=version, conf=conf, versions=versions, seen=seen.pinned)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class _Making:
         stored = self._features_of(scoped, part)
         if part.filters != Request(part.start, part.end).filters:
             stored = stored.join(scoped.select("click_id"), on="click_id", how="left_semi")
-        return outcomes.planned(scoped, stored, self.version, replay_id=self.plan_id, allow_charges=self.request.allow_charges)
+        charges, late = self.request.allow_charges, self.conf.guardrails.late_minutes
+        return outcomes.planned(scoped, stored, self.version, replay_id=self.plan_id, allow_charges=charges, late_minutes=late)
 
     def _features_of(self, scoped: DataFrame, part: Request) -> DataFrame:
         """Features by the request's mode, one row per click."""

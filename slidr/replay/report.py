@@ -27,6 +27,7 @@ MODES = {
     "recompute-now": "counters computed anew from all clicks known now",
     REVERT: "nothing is decided anew: the clicks fall back to what the other replays and their first decisions say",
 }
+LATE = "among all of them: known only long after they were made"
 SHARES = {
     "IVR: invalid / decided clicks": ("invalid_{}", "decided_{}"),
     "FPR: invalid / purchasing clicks": ("purchasing_invalid_{}", "purchasing"),
@@ -60,7 +61,7 @@ def summary(plan: Plan, *, zones: Mapping[str, str]) -> dict[str, Any]:
         "window": {"UTC": _clock(plan, "UTC"), **{f"{name} ({zone})": _clock(plan, zone) for name, zone in sorted(zones.items())}},
         "mode": MODES[plan.pins["mode"]],
         "decides": _decides(plan),
-        "outcomes": [(text, plan.counts[name]) for name, text in OUTCOMES.items()],
+        "outcomes": [(text, plan.counts[name]) for name, text in {**OUTCOMES, "late": LATE}.items()],
         "shares": _shares(plan.details["window_hours"]),
         "features": _by_difference(plan.details["features"]),
         "commands": _commands(plan),

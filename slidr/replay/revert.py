@@ -45,7 +45,12 @@ def make_revert(
     chunks = pins.chunks((request.start, request.end), seen.hours, conf.replay.chunk_clicks)
     began = time.monotonic()
     rows.write(
-        lake, plan_id, chunks, lambda part: _rows_of(lake, origin, order, versions, request, part), again=bool(known), progress=progress
+        lake,
+        plan_id,
+        chunks,
+        lambda part: _rows_of(lake, origin, order, versions, request, part, conf.guardrails.late_minutes),
+        again=bool(known),
+        progress=progress,
     )
     if known:
         return known
@@ -76,13 +81,15 @@ def _pinned(origin: Plan, replay_id: str, order: list[str], conf: Config, versio
         "reverts": replay_id,
         "clicks_of": origin.plan_id,
         "in_effect": order,
-        "guardrails": pins.guardrails_hash(conf.replay),
+        "guardrails": pins.bounds_hash(conf),
         "tables": versions,
         **seen,
     }
 
 
-def _rows_of(lake: Lake, origin: Plan, order: list[str], versions: dict[str, int], request: Request, part: rows.Chunk) -> DataFrame:
+def _rows_of(
+    lake: Lake, origin: Plan, order: list[str], versions: dict[str, int], request: Request, part: rows.Chunk, late: int
+) -> DataFrame:
     """The planned rows of one chunk of the window."""
     narrow = replace(request, start=datetime.fromisoformat(part["start"]), end=datetime.fromisoformat(part["end"]))
     scoped, _ = decided_by_replay(lake, origin.plan_id, narrow, versions)
@@ -91,4 +98,4 @@ def _rows_of(lake: Lake, origin: Plan, order: list[str], versions: dict[str, int
     decided = lake.read_at(REPLAY_DECISIONS, narrow.days, versions).where(F.col("replay_id").isin(order))
     decided = decided.withColumn("ivt_class", F.when(F.col("is_invalid"), "sivt"))
     first, later = (frame.join(ids, on="click_id", how="left_semi") for frame in (firsts, decided))
-    return outcomes.reverted(scoped, stack.settled(first, later, order))
+    return outcomes.reverted(scoped, stack.settled(first, later, order), late_minutes=late)
