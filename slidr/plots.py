@@ -76,7 +76,7 @@ def plot_shares(
         _draw_hours(axis, metrics, shaded, shade, views)
         axis.set_title(name, loc="left", fontsize=10)
         if metrics["share"].isna().all():
-            axis.text(0.5, 0.5, "not known: no labels yet", ha="center", transform=axis.transAxes)
+            axis.text(0.5, 0.5, "not known", ha="center", transform=axis.transAxes)
     axes.flat[-1].set_xlabel("hour of the click, UTC")
     _legend(figure, list(axes.flat))
     save(figure, path)

@@ -198,7 +198,8 @@ def _publish_decisions(work: Work) -> None:
     chunks, plan_id = work.plan.details["chunks"], work.plan.plan_id
     for number in work.progress.chunks(work.lake.spark, "recording decisions", [chunk["clicks"] for chunk in chunks]):
         decided = outcomes.replay_decisions(rows.chunk(work.lake, plan_id, number), work.plan.pins)
-        work.lake.append(decided, REPLAY_DECISIONS, token=f"slidr-replay:{plan_id}:decisions:{number}")
+        token = f"slidr-replay:{plan_id}:decisions:{number}"
+        _appended(partial(work.lake.append, decided, REPLAY_DECISIONS, token=token))
         if number + 1 < len(chunks):
             work.note(partial(_renewed, work=work, chunk=number))
 
@@ -233,12 +234,13 @@ def _publish_corrections(work: Work) -> None:
     table, plan_id = work.lake.read(CORRECTIONS), work.plan.plan_id
     made = outcomes.corrections(work.rows, table, plan=work.plan, now=work.now)
     with work.progress.step(work.lake.spark, f"publishing {work.planned(outcomes.CORRECTED):,} corrections"):
-        _numbered(lambda: work.lake.append(made, CORRECTIONS, token=f"slidr-replay:{plan_id}:corrections"))
+        _appended(lambda: work.lake.append(made, CORRECTIONS, token=f"slidr-replay:{plan_id}:corrections"))
     _reconcile(work, _own(table, plan_id))
 
 
-def _numbered(append: Callable[[], None]) -> None:
-    """A publisher of another window may take the number that this commit was about to take: then it takes the next one."""
+def _appended(append: Callable[[], None]) -> None:
+    """Again where another commit came between: a publisher of another window took the next number, or a killed run's own commit
+    landed late, which the token then finds."""
     for _ in range(MOST_PUBLISHERS - 1):
         try:
             append()
