@@ -8,7 +8,7 @@ import typer
 
 from slidr.errors import UsageError
 from slidr.options import OptionalFrom, OptionalTo, Override, window
-from slidr.progress import Progress
+from slidr.progress import Progress, clock
 from slidr.replay import apply as applying
 from slidr.replay import approve as approving
 from slidr.replay import audit, numbers, report, rows, status
@@ -133,7 +133,18 @@ def run(
 def list_replays(job: Job) -> Outcome:
     """Lists the replays on record, newest first."""
     found = status.listed(job.place)
-    return Outcome({"replays": found}, {"Replays": found})
+    narrow = [
+        {
+            "replay": row["replay_id"],
+            "state": row["state"],
+            "window, UTC": f"{row['window_from']:%Y-%m-%d %H:%M} to {row['window_to']:%Y-%m-%d %H:%M}",
+            "mode": row["mode"],
+            "version": row["model_version"],
+            "planned": f"{row['planned']:%Y-%m-%d %H:%M} by {row['by']}",
+        }
+        for row in found
+    ]
+    return Outcome({"replays": found}, {"Replays": narrow})
 
 
 def show_status(job: Job, plan_id: PlanId) -> Outcome:
@@ -177,7 +188,7 @@ def _version(job: Job, which: str) -> Version:
 def _applied(job: Job, plan_id: str, *, resume: bool, override: str | None, reason: str | None, ticket: str | None) -> Outcome:
     log, planned = audit.require_log(job.lake, plan_id)
     version = None if planned.reverts else _version(job, planned.pins["version"])
-    job.say(f"publishing {plan_id}; about {status.estimate(log, planned)}")
+    job.say(f"publishing {plan_id}; about {clock(status.estimate(log, planned).total_seconds())}")
     done = applying.apply_plan(
         job.lake,
         plan_id=plan_id,
@@ -231,7 +242,7 @@ def _shown(job: Job, made: audit.Plan) -> Outcome:
     summary = {"plan_id": made.plan_id, "already": made.already, "counts": made.counts, "money": money, "report": page}
     summary |= {"needs_approval": made.details["approval"]["needed"], "seconds_to_apply": about.total_seconds()}
     commands = "\n".join(f"  {name}: {command}" for name, command in content["commands"].items())
-    said = f"Plan {made.plan_id}: {content['mode']}.\nReport: {page}\nPublishing it takes about {about}.\n{commands}"
+    said = f"Plan {made.plan_id}: {content['mode']}.\nReport: {page}\nPublishing it takes about {clock(about.total_seconds())}.\n{commands}"
     return Outcome(summary, {title: rows for title, rows in tables.items() if rows}, said)
 
 

@@ -63,7 +63,7 @@ class Progress:
 
 def clock(seconds: float) -> str:
     """1:05 for 65 seconds."""
-    return str(timedelta(seconds=round(seconds))).removeprefix("0:")
+    return str(timedelta(seconds=round(seconds))).removeprefix("0:").removeprefix("0")
 
 
 def _tasks(spark: SparkSession) -> str:
