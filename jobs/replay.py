@@ -1,5 +1,6 @@
 """Decides a past window again and publishes the difference: spark-submit jobs/replay.py run --conf FILE --from TIME --to TIME"""
 
+import inspect
 import sys
 from datetime import datetime
 from typing import Annotated, Any
@@ -109,25 +110,14 @@ def resume(job: Job, plan_id: PlanId, override: Unapproved = None, reason: Why =
     return _applied(job, plan_id, resume=True, override=override, reason=reason, ticket=ticket)
 
 
-def run(
-    job: Job,
-    start: OptionalFrom = None,
-    end: OptionalTo = None,
-    model: Model = "stable",
-    mode: Mode = "rescore",
-    decided_by: DecidedBy = None,
-    advertiser: Advertisers = None,
-    slice_: Slices = None,
-    marketplace: Marketplaces = None,
-    allow_charges: AllowCharges = False,
-    override: Override = None,
-    reason: Why = None,
-    ticket: Ticket = None,
-) -> Outcome:
+def run(job: Job, **asked: Any) -> Outcome:
     """Plans and publishes at once, for schedulers; the bounds of the plan are settings, such as --set replay.max_changed_share=0.1."""
-    planned = plan(job, start, end, model, mode, decided_by, advertiser, slice_, marketplace, allow_charges, override, reason, ticket)
-    done = _applied(job, planned.summary["plan_id"], resume=False, override=None, reason=reason, ticket=ticket)
+    planned = plan(job, **asked)
+    done = _applied(job, planned.summary["plan_id"], resume=False, override=None, reason=asked["reason"], ticket=asked["ticket"])
     return Outcome({**planned.summary, **done.summary}, {**planned.shown, **done.shown}, done.said)
+
+
+run.__signature__ = inspect.signature(plan)  # type: ignore[attr-defined]  # the options of the plan, once
 
 
 def list_replays(job: Job) -> Outcome:
