@@ -107,8 +107,10 @@ def test_what_may_have_published_must_be_completed(place: Place, clock: Clock) -
 def test_whose_lease_was_taken_stops(place: Place, clock: Clock) -> None:
     mine = working(place, FIRST_DAY, holder=lease.holder())
     lease.require_mine(mine, FIRST_DAY)
+    assert lease.is_mine(mine, FIRST_DAY)
     for event in ("resume", "fail"):
         taken = working(place, FIRST_DAY, event)
+        assert not lease.is_mine(taken, FIRST_DAY)
         with pytest.raises(ConflictError, match="was taken"):
             lease.require_mine(taken, FIRST_DAY)
 

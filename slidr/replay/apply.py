@@ -101,7 +101,7 @@ def apply_plan(
         for step in STEPS:
             step(work)
     except (KeyboardInterrupt, SystemExit):  # asked to stop: the next one need not wait for the lease to end
-        work.note(lambda log: ("interrupt", {}) if lease.held(log, plan_id) else None)
+        work.note(lambda log: ("interrupt", {}) if lease.is_mine(log, plan) else None)
         raise
     return Applied(plan_id, _publication(lake, plan_id)[0], plan.counts, plan.money, already=False)
 

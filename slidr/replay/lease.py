@@ -69,6 +69,12 @@ def require_mine(log: Log, plan: Plan) -> None:
         )
 
 
+def is_mine(log: Log, plan: Plan) -> bool:
+    """Whether this process holds the lease of the plan."""
+    working = held(log, plan.plan_id)
+    return working is not None and working.facts["holder"] == holder()
+
+
 def _until(event: Event) -> datetime:
     return datetime.fromisoformat(event.facts["until"])
 
