@@ -8,6 +8,7 @@ from pyspark.sql import SparkSession
 
 from slidr import config, session
 from slidr.lake import Lake
+from tests import worlds
 
 CHEAP = {
     # Tiny frames: compiling a query costs more than running it.
@@ -35,3 +36,21 @@ def spark(conf: config.Config) -> Iterator[SparkSession]:
 @pytest.fixture
 def lake(spark: SparkSession, tmp_path: Path) -> Lake:
     return Lake(spark, str(tmp_path / "lake"))
+
+
+@pytest.fixture(scope="session")
+def loose(conf: config.Config) -> config.Config:
+    return worlds.loose(conf)
+
+
+@pytest.fixture(scope="session")
+def template(spark: SparkSession, loose: config.Config, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Root of a filled lake of `tests.worlds`, to be copied."""
+    root = str(tmp_path_factory.mktemp("template") / "lake")
+    worlds.fill(Lake(spark, root), loose)
+    return root
+
+
+@pytest.fixture
+def world(template: str, spark: SparkSession, tmp_path: Path) -> Lake:
+    return worlds.copy_of(template, spark, str(tmp_path / "lake"))

@@ -36,23 +36,6 @@ READ = (CLICKS, features_table(SPEC), LABELS, DECISIONS, REPLAY_DECISIONS, CORRE
 
 
 @pytest.fixture(scope="module")
-def loose(conf: Config) -> Config:
-    return worlds.loose(conf)
-
-
-@pytest.fixture(scope="module")
-def template(spark: SparkSession, loose: Config, tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = str(tmp_path_factory.mktemp("template") / "lake")
-    worlds.fill(Lake(spark, root), loose)
-    return root
-
-
-@pytest.fixture
-def world(template: str, spark: SparkSession, tmp_path: Path) -> Lake:
-    return copy_of(template, spark, str(tmp_path / "lake"))
-
-
-@pytest.fixture(scope="module")
 def planned(template: str, spark: SparkSession, loose: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Plan, Plan]:
     """A world with two plans: through version 2, charges allowed, and through version 3."""
     lake = copy_of(template, spark, str(tmp_path_factory.mktemp("planned") / "lake"))

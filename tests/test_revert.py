@@ -28,23 +28,6 @@ from tests.worlds import ANN, DAYS, FIRST, NOW, SECOND, copy_of, request, versio
 BY_WHOM = ("run_id", "decided_time", "corrected_time")  # differ by when it was published
 
 
-@pytest.fixture(scope="module")
-def loose(conf: Config) -> Config:
-    return worlds.loose(conf)
-
-
-@pytest.fixture(scope="module")
-def template(spark: SparkSession, loose: Config, tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = str(tmp_path_factory.mktemp("template") / "lake")
-    worlds.fill(Lake(spark, root), loose)
-    return root
-
-
-@pytest.fixture
-def world(template: str, spark: SparkSession, tmp_path: Path) -> Lake:
-    return copy_of(template, spark, str(tmp_path / "lake"))
-
-
 def replay(lake: Lake, conf: Config, number: str, **given: Any) -> Plan:
     made = make_plan(lake, request=request(**given), version=version(number), conf=conf, now=NOW, who=ANN)
     apply.apply_plan(lake, plan_id=made.plan_id, version=version(number), now=NOW, who=ANN)

@@ -25,8 +25,8 @@ def measured(
     now: datetime,
     override: str | None,
     extra: dict[str, Any],
-) -> Plan:
-    """The plan with its numbers, from its rows; `extra` are more details. Nothing stops it yet: that is `require`."""
+) -> tuple[Plan, list[guardrails.Check]]:
+    """The plan with its numbers, from its rows, and the checks, which stop nothing yet; `extra` are more details."""
     cells = numbers.cells(planned)
     counts = numbers.counts(cells)
     money = numbers.money(cells, numbers.largest_advertisers(planned))
@@ -45,15 +45,7 @@ def measured(
         "features": None,
         **extra,
     }
-    return Plan(pins.plan_id(canonical(pinned)), pinned, counts, money, details, already=False)
-
-
-def require(plan: Plan, override: str | None) -> None:
-    """Raises GuardrailError with the table of all checks, unless a reason to override is given."""
-    checks = [
-        guardrails.Check(**{**row, "observed": math.nan if row["observed"] is None else row["observed"]}) for row in plan.details["checks"]
-    ]
-    guardrails.require(checks, override)
+    return Plan(pins.plan_id(canonical(pinned)), pinned, counts, money, details, already=False), checks
 
 
 def _days_since_close(cells: list[Any], now: datetime, conf: ReplayConf) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from slidr import guardrails
 from slidr.config import Config
 from slidr.errors import NothingToDoError, UsageError
 from slidr.features import compare
@@ -70,7 +71,7 @@ def make_plan(
         return known
     seconds = round(time.monotonic() - began, 1)
     with progress.step(lake.spark, "counting what would change"):
-        plan = measure.measured(
+        plan, checks = measure.measured(
             lake,
             pinned,
             rows.of_chunks(lake, plan_id, len(chunks)),
@@ -83,7 +84,7 @@ def make_plan(
         lacking = plan.counts["no_features"] + plan.counts["upstream"] == plan.counts["clicks"]
         replay_features.require(not lacking, request=request, version=version)
         plan = replace(plan, details={**plan.details, "features": made.differences(len(chunks))})
-    measure.require(plan, override)
+    guardrails.require(checks, override)
     record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
     return plan
 

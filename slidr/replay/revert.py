@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from slidr import guardrails
 from slidr.config import Config
 from slidr.errors import InputError
 from slidr.lake import Lake
@@ -57,8 +58,8 @@ def make_revert(
     extra = {"chunks": chunks, "seconds": round(time.monotonic() - began, 1)}
     with progress.step(lake.spark, "counting what would change"):
         made = rows.of_chunks(lake, plan_id, len(chunks))
-        plan = measure.measured(lake, pinned, made, request=request, conf=conf, now=now, override=override, extra=extra)
-    measure.require(plan, override)
+        plan, checks = measure.measured(lake, pinned, made, request=request, conf=conf, now=now, override=override, extra=extra)
+    guardrails.require(checks, override)
     record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
     return plan
 
