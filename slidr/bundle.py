@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from slidr.bundle_files import CONTENT, Layer, key_problems, read_files, refuse, write_files
 from slidr.errors import ConfigError, InputError
 from slidr.features.spec import SECOND, TIME_COLUMNS, FeatureSpec, column_name
+from slidr.slice_spec import SliceSpec
+from slidr.slice_spec import problems as slice_problems
 
 Array = NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 SMALLEST_STD = 1e-6
 DECIMALS = 6
 BLOCK = 2048  # clicks computed at a time: bounds memory
@@ -63,7 +65,7 @@ class Bundle:
     features: tuple[str, ...]
     preparation: Preparation
     layers: tuple[Layer, ...]
-    slices: tuple[str, ...]
+    slices: SliceSpec
     thresholds: dict[str, float]
     default_threshold: float
     labels: dict[str, Any]
@@ -179,7 +181,8 @@ def load(folder: str | Path, expected_sha256: str | None) -> Bundle:
 
 
 def _to_json(bundle: Bundle) -> dict[str, Any]:
-    plain = {name: getattr(bundle, name) for name in (*DICTS, "features", "slices")}
+    plain = {name: getattr(bundle, name) for name in (*DICTS, "features")}
+    plain["slices"] = bundle.slices.to_list()
     plain["thresholds"] = {name: float(threshold) for name, threshold in bundle.thresholds.items()}
     plain["default_threshold"] = float(bundle.default_threshold)
     return {"format": FORMAT, "spec": bundle.spec.to_dict(), "preparation": asdict(bundle.preparation), **plain}
@@ -187,22 +190,25 @@ def _to_json(bundle: Bundle) -> dict[str, Any]:
 
 def _from_json(content: Mapping[str, Any], layers: tuple[Layer, ...], folder: str | Path) -> Bundle:
     problems = key_problems(content, {**TYPES, **dict.fromkeys(DICTS, dict)}, CONTENT)
+    if not problems and content["format"] != FORMAT:
+        refuse(folder, f"expected bundle format {FORMAT}, found {content['format']}")
     problems = problems or key_problems(content["preparation"], dict.fromkeys(PREPARATION_TYPES, list), f"preparation in {CONTENT}")
     problems = problems or _item_problems(content)
     if problems:
         refuse(folder, "; ".join(problems))
-    if content["format"] != FORMAT:
-        refuse(folder, f"expected bundle format {FORMAT}, found {content['format']}")
     try:
         spec = FeatureSpec.from_dict(content["spec"])
+        slices = SliceSpec.from_list(content["slices"], spec)
     except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:
         refuse(folder, str(error))
+    if not slices.is_written_as(content["slices"]):
+        refuse(folder, f"expected slices as {slices.to_list()}, found {content['slices']}")
     return Bundle(
         spec=spec,
         features=tuple(content["features"]),
         preparation=Preparation(**{name: tuple(values) for name, values in content["preparation"].items()}),
         layers=layers,
-        slices=tuple(content["slices"]),
+        slices=slices,
         default_threshold=content["default_threshold"],
         **{name: content[name] for name in DICTS},
     )
@@ -221,7 +227,7 @@ def _problems(bundle: Bundle) -> list[str]:
     outside = {name: t for name, t in {**bundle.thresholds, "(default)": bundle.default_threshold}.items() if not 0 <= t <= 1}
     if outside:
         problems.append(f"expected thresholds from 0 to 1, found {outside}")
-    return problems + _layer_problems(bundle.layers, prep.inputs)
+    return problems + slice_problems(bundle.slices.to_list(), bundle.spec) + _layer_problems(bundle.layers, prep.inputs)
 
 
 def _layer_problems(layers: tuple[Layer, ...], inputs: int) -> list[str]:
@@ -239,7 +245,7 @@ def _layer_problems(layers: tuple[Layer, ...], inputs: int) -> list[str]:
 
 def _item_problems(content: Mapping[str, Any]) -> list[str]:
     items: list[tuple[str, list[Any], type]] = [(name, content["preparation"][name], kind) for name, kind in PREPARATION_TYPES.items()]
-    items += [("features", content["features"], str), ("slices", content["slices"], str)]
+    items += [("features", content["features"], str), ("slices", content["slices"], dict)]
     items += [("thresholds", list(content["thresholds"].values()), float), ("libraries", list(content["libraries"].values()), str)]
     return [
         f"{CONTENT}: expected only {kind.__name__} in {name}" for name, values, kind in items if any(type(v) is not kind for v in values)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from slidr.errors import ConfigError
 from slidr.features.spec import FeatureSpec, micros
+from slidr.slice_spec import SliceSpec
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -134,7 +135,7 @@ class WorkersConf(Section):
 
 
 class CalibrationConf(Section):
-    slices: list[Literal["device", "login", "marketplace"]]
+    slices: list[Any]
     fpr_budget: Share
     fpr_max: Share
     min_coverage: Share
@@ -235,6 +236,10 @@ class Config(Section):
         return FeatureSpec.from_dict(self.features)
 
     @property
+    def slices(self) -> SliceSpec:
+        return SliceSpec.from_list(self.calibration.slices, self.spec)
+
+    @property
     def config_hash(self) -> str:
         """First 12 hex digits of the sha256 of the meaning."""
         return hashlib.sha256(json.dumps(self.meaning, sort_keys=True).encode()).hexdigest()[:12]
@@ -266,7 +271,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
     """Settings from a YAML file (default: the shipped `local.yaml`), then `key.sub=value` overrides.
 
-    Raises ConfigError that lists every unknown key (with its nearest match), missing key and wrong value.
+    Raises ConfigError that lists every unknown key (with its nearest match), missing key and wrong value; then of the feature spec,
+    then of the slices.
     """
     source = path or default_path()
     content = read_yaml(source)
@@ -277,6 +283,7 @@ def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
     except ValidationError as error:
         raise ConfigError(f"{source} is not a valid configuration:\n{_explain(error, content)}") from error
     _require_look_back(config.spec, config.lake.click_days)
+    SliceSpec.from_list(config.calibration.slices, config.spec)
     return config
 
 

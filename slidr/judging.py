@@ -15,14 +15,16 @@ from slidr.curves import Curve, curves
 from slidr.errors import NothingToDoError
 from slidr.features.counters import prefer_logged
 from slidr.lake import Lake
+from slidr.slice_spec import CLICK_COLUMNS
 from slidr.slices import slice_name
 from slidr.tables import features_table
 
 PARTS = ("calibration", "judging")
 NEW, CHAMPION, BOTH = "new", "champion", "both"  # who decides
 SIGNS = ("is_purchase", "label_reason", "in_heavy_session")
-MONEY = ("advertiser_id", "currency", "cost_micros")
+MONEY = ("currency", "cost_micros")
 SCORE = "score_"
+CHAMPIONS_SLICE = f"slice_{CHAMPION}"
 
 ByPart = dict[str, dict[str, dict[str, Curve]]]  # part -> method -> slice -> curve
 
@@ -40,36 +42,42 @@ def scored(
     """(calibration and judging clicks with a column `score_<method>` each, why the champion can't be scored or ''), kept while
     the block runs: everything is counted from these scores.
 
-    `labelled` holds the features of the methods' spec, part, slice, and what names a slice; columns `score_…` that are there
-    already stay. A champion of another spec is scored on what its own spec's table holds of the judging `days`.
+    `labelled` holds the features of the methods' spec, part, `slice` as the methods name it, and what names a slice; columns
+    `score_…` that are there already stay. A champion has its own `slice_champion`. One of another spec is scored, and its slices
+    named, by what its own spec's table holds of the judging `days`.
     """
     same = champion is not None and {champion.spec.spec_id} == {bundle.spec.spec_id for bundle in methods.values()}
-    rows = _narrow(labelled, {**methods, CHAMPION: champion} if champion and same else methods, zones)
+    rows = _narrow(labelled, methods, champion if same else None, zones)
     note = ""
     if champion and not same and not lake.exists(features_table(champion.spec)):
         note = f"it reads features of spec {champion.spec.spec_id}, and the lake has no table of them"
     elif champion and not same:
-        rows = rows.join(scores_of(champion, lake, days, CHAMPION), on="click_id", how="left")
-    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
+        rows = scoring.with_score_and_slice(rows, _features_of(champion, lake, days), champion, suffix=f"_{CHAMPION}")
+    rows = rows.drop(*set(CLICK_COLUMNS) - {"advertiser_id"}).persist(StorageLevel.MEMORY_AND_DISK)
     try:
         yield rows, note
     finally:
         rows.unpersist()
 
 
-def _narrow(labelled: DataFrame, methods: Mapping[str, Bundle], zones: Mapping[str, str]) -> DataFrame:
+def _narrow(labelled: DataFrame, methods: Mapping[str, Bundle], champion: Bundle | None, zones: Mapping[str, str]) -> DataFrame:
     rows = labelled.where(F.col("part").isin(*PARTS))
-    for name, bundle in methods.items():
+    for name, bundle in ({**methods, CHAMPION: champion} if champion else methods).items():
         rows = scoring.with_scores(rows, bundle, column=SCORE + name)
+    if champion:
+        rows = rows.withColumn(CHAMPIONS_SLICE, slice_name(champion.slices))
     hour = evaluation.hour_of_week(zones).alias("hour_of_week")
-    scores = [name for name in rows.columns if name.startswith(SCORE)]
-    return rows.select("click_id", "part", "slice", hour, "device", "logged_in", "marketplace", *SIGNS, *MONEY, *scores)
+    made = [name for name in rows.columns if name.startswith(SCORE) or name == CHAMPIONS_SLICE]
+    return rows.select("click_id", "part", "slice", hour, *CLICK_COLUMNS, *SIGNS, *MONEY, *made)
 
 
 def scores_of(bundle: Bundle, lake: Lake, days: Sequence[date], name: str) -> DataFrame:
     """click_id and `score_<name>` of the clicks of these days, by the features of the bundle's own spec."""
-    features = prefer_logged(lake.read(features_table(bundle.spec), days))
-    return scoring.with_scores(features, bundle, column=SCORE + name).select("click_id", SCORE + name)
+    return scoring.with_scores(_features_of(bundle, lake, days), bundle, column=SCORE + name).select("click_id", SCORE + name)
+
+
+def _features_of(bundle: Bundle, lake: Lake, days: Sequence[date]) -> DataFrame:
+    return prefer_logged(lake.read(features_table(bundle.spec), days))
 
 
 def by_method(rows: DataFrame, *keep: str) -> DataFrame:
@@ -109,7 +117,7 @@ def hour_counts(rows: DataFrame, deciding: Mapping[str, tuple[str, Bundle]]) -> 
     168 rows. `deciding`: decider (NEW, CHAMPION) -> (method whose score it takes, bundle); with two of them, BOTH is added.
     """
     judged = rows.where("part = 'judging'")
-    invalid = {name: is_invalid(bundle, F.col(SCORE + method)) for name, (method, bundle) in deciding.items()}
+    invalid = {name: is_invalid(bundle, method) for name, (method, bundle) in deciding.items()}
     if len(invalid) > 1:
         invalid[BOTH] = invalid[NEW] & invalid[CHAMPION]
     decided = judged.withColumns({f"invalid_{name}": column for name, column in invalid.items()})
@@ -120,12 +128,11 @@ def decided_by_both(rows: DataFrame, new: tuple[str, Bundle], champion: Bundle) 
     """The judging clicks with `new_invalid` and `old_invalid`: what the new version (its method, its bundle) and the champion
     decide; NULL where one has no score."""
     deciding = {"new_invalid": new, "old_invalid": (CHAMPION, champion)}
-    invalid = {name: is_invalid(bundle, F.col(SCORE + method)) for name, (method, bundle) in deciding.items()}
+    invalid = {name: is_invalid(bundle, method) for name, (method, bundle) in deciding.items()}
     return rows.where("part = 'judging'").withColumns(invalid)
 
 
-def is_invalid(bundle: Bundle, score: Column) -> Column:
-    """Whether the bundle invalidates a click with this score, by the threshold of its own slices; as `scoring` decides it."""
-    known = [F.lit(item) for pair in sorted(bundle.thresholds.items()) for item in pair]
-    own = F.create_map(*known)[slice_name(bundle.slices)] if known else F.lit(None).cast("double")
-    return score > F.coalesce(own, F.lit(bundle.default_threshold))
+def is_invalid(bundle: Bundle, method: str) -> Column:
+    """Whether the bundle invalidates a click with this method's score, by the threshold of its own slices; as `scoring` decides it."""
+    own = scoring.own_threshold(bundle, F.col(CHAMPIONS_SLICE if method == CHAMPION else "slice"))
+    return F.col(SCORE + method) > F.coalesce(own, F.lit(bundle.default_threshold))

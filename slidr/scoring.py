@@ -5,14 +5,16 @@ from datetime import date, datetime
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from slidr.bundle import Bundle, forward
 from slidr.lake import Lake
 from slidr.pyworker import light
-from slidr.slices import slice_name
+from slidr.slices import report_slice, slice_name
 from slidr.tables import CURRENT_DECISIONS, DECISIONS
+
+USED = "used_"  # prefix of the features that a score was computed from, beside the columns of its click
 
 
 def with_scores(features: DataFrame, bundle: Bundle, column: str = "score") -> DataFrame:
@@ -28,17 +30,34 @@ def with_scores(features: DataFrame, bundle: Bundle, column: str = "score") -> D
     return features.withColumn(column, score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
 
 
+def with_score_and_slice(clicks: DataFrame, features: DataFrame, bundle: Bundle, suffix: str = "") -> DataFrame:
+    """Every click with `score` (NULL where it has no features) and `slice`, each with the suffix; one row per click.
+
+    `features` has at most one row per click. A slice on a feature takes its value from the row that was scored, whatever columns
+    `clicks` has besides.
+    """
+    used = {USED + name: F.col(name) for name in bundle.slices.features}
+    score = f"score{suffix}"
+    scores = with_scores(features, bundle, column=score).withColumns(used).select("click_id", score, *used)
+    scored = clicks.join(scores, on="click_id", how="left")
+    return scored.withColumn(f"slice{suffix}", slice_name(bundle.slices, features=USED)).drop(*used)
+
+
+def own_threshold(bundle: Bundle, name: Column) -> Column:
+    """The threshold of the slice with this name; NULL for a slice that the version does not know."""
+    known = [F.lit(item) for pair in sorted(bundle.thresholds.items()) for item in pair]
+    return F.create_map(*known)[name] if known else F.lit(None).cast("double")
+
+
 def score_clicks(clicks: DataFrame, features: DataFrame, bundle: Bundle) -> DataFrame:
     """Every click with `slice`, `score`, `threshold`, `is_invalid`, `ivt_class` and `basis` by the bundle; one row per click.
 
-    `features` has at most one row per click. A click that the upstream filter made free stays invalid (`upstream`); one
+    As `with_score_and_slice`. A click that the upstream filter made free stays invalid (`upstream`); one
     without features is valid (`no_features`); neither gets a threshold. A slice that the version does not know takes
     the version's default threshold (`unseen_slice`).
     """
-    scores = with_scores(features, bundle).select("click_id", "score")
-    scored = clicks.join(scores, on="click_id", how="left").withColumn("slice", slice_name(bundle.slices))
-    known = F.create_map(*[F.lit(item) for pair in sorted(bundle.thresholds.items()) for item in pair]) if bundle.thresholds else None
-    own = known[F.col("slice")] if known is not None else F.lit(None).cast("double")
+    scored = with_score_and_slice(clicks, features, bundle)
+    own = own_threshold(bundle, F.col("slice"))
     basis = (
         F.when(F.col("upstream_filter").isNotNull(), "upstream")
         .when(F.col("score").isNull(), "no_features")
@@ -63,7 +82,7 @@ def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version
         score_clicks(clicks, features, bundle)
         .withColumns(
             {
-                "report_slice": slice_name(),
+                "report_slice": report_slice(),
                 "model_version": F.lit(version),
                 "spec_id": F.lit(bundle.spec.spec_id),
                 "run_id": F.lit(run_id),

@@ -4,6 +4,10 @@ import numpy as np
 
 from slidr.bundle import Bundle, preparation_for
 from slidr.config import Config
+from slidr.slice_spec import LOGIN, SlicePart, SliceSpec
+
+DEVICES = SliceSpec((SlicePart("device"),))
+LOGIN_SLICES = SliceSpec((SlicePart("device"), SlicePart("logged_in", LOGIN)))
 
 
 def made_by_hand(conf: Config, weights: dict[str, float], bias: float, thresholds: dict[str, float], **given: object) -> Bundle:
@@ -18,13 +22,13 @@ def made_by_hand(conf: Config, weights: dict[str, float], bias: float, threshold
         preparation=preparation,
         layers=((row, np.array([bias], dtype=np.float32)),),
         thresholds=thresholds,
-        **{"slices": ("device", "login"), "default_threshold": 0.6, **parts, **given},
+        **{"slices": LOGIN_SLICES, "default_threshold": 0.6, **parts, **given},
     )
 
 
 def constant(conf: Config, bias: float) -> Bundle:
     """Every click gets the same score."""
-    return made_by_hand(conf, {}, bias, {"desktop": 0.5}, slices=("device",), metrics={"judging_ivr": 0.1})
+    return made_by_hand(conf, {}, bias, {"desktop": 0.5}, slices=DEVICES, metrics={"judging_ivr": 0.1})
 
 
 def crowd(conf: Config) -> Bundle:

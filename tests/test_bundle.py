@@ -17,6 +17,7 @@ from slidr import bundle
 from slidr.bundle import Bundle
 from slidr.errors import InputError, ModelRefusedError
 from slidr.features.spec import FeatureSpec
+from slidr.slice_spec import LOGIN, SlicePart, SliceSpec
 
 SPEC = FeatureSpec.from_dict(
     {
@@ -49,7 +50,7 @@ def made_bundle() -> Bundle:
         features=FEATURES,
         preparation=measured,
         layers=layers(INPUTS, 64, 32, 1),
-        slices=("device", "login"),
+        slices=SliceSpec((SlicePart("device"), SlicePart("logged_in", LOGIN), SlicePart("user_clicks_1h", cuts=(1.0, 2.5)))),
         thresholds={"desktop/guest": 0.75, "phone/guest": 1},
         default_threshold=0.9123,
         labels={"delay_days": 2},
@@ -358,7 +359,12 @@ BAD_CONTENT = {
     "expected thresholds to be dict": lambda c: c.update(thresholds=[]),
     "expected only float in thresholds": lambda c: c["thresholds"].update(a="0.5"),
     "thresholds from 0 to 1": lambda c: c["thresholds"].update(a=1.5),
-    "bundle format 1": lambda c: c.update(format=2),
+    "bundle format 2": lambda c: c.update(format=1, slices=["device", "login"]),
+    "expected only dict in slices": lambda c: c.update(slices=["device", "login"]),
+    r"slices\[0\]: expected one of device": lambda c: c["slices"][0].update(column="colour"),
+    "cuts of a feature of the spec, found 'user_clicks_2h'": lambda c: c["slices"][2].update(column="user_clicks_2h"),
+    "expected slices as": lambda c: c["slices"][2].update(cuts=[1, 2.5]),
+    "expected slices as .*'names': {}": lambda c: c["slices"][0].pop("names"),
     "revision 99": lambda c: c["spec"].update(revision=99),
     "unknown columns": lambda c: c["spec"].update(entities=[["user", ["password"]], ["ip", ["ip_key"]]]),
     "name different columns": lambda c: c["features"].reverse(),
@@ -402,6 +408,8 @@ def test_an_inconsistent_bundle_is_not_saved(tmp_path: Path) -> None:
         replace(made_bundle(), layers=layers(INPUTS, 4, 2)),
         replace(made_bundle(), layers=()),
         replace(made_bundle(), default_threshold=float("nan")),
+        replace(made_bundle(), slices=SliceSpec((SlicePart("user_clicks_2h", cuts=(1.0,)),))),
+        replace(made_bundle(), slices=SliceSpec((SlicePart("user_clicks_1h", cuts=(2.0, 1.0)),))),
         replace(made_bundle(), metrics={"fpr": float("nan")}),
         replace(made_bundle(), metrics={"fpr": object()}),
     ):

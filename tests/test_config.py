@@ -64,6 +64,16 @@ def test_a_window_longer_than_clicks_are_kept_is_refused(tmp_path: Path) -> None
         config.load(changed(tmp_path, lake={"click_days": 6}))
 
 
+def test_slices_that_do_not_fit_the_features_are_refused(tmp_path: Path) -> None:
+    cuts = [{"column": "user_clicks_24h", "cuts": [1, 10]}]
+    assert config.load(changed(tmp_path, calibration={"slices": cuts})).slices.features == ("user_clicks_24h",)
+    fewer = {"counters": [{"entity": "ip", "measure": "clicks", "windows": ["1h"]}]}
+    with pytest.raises(ConfigError, match=r"slices\[0\]: expected cuts of a feature of the spec, found 'user_clicks_24h'"):
+        config.load(changed(tmp_path, calibration={"slices": cuts}, features=fewer))
+    with pytest.raises(ConfigError, match=r"found 'device'; write \{column: device\}"):
+        config.load(config.shipped("local.yaml"), ("calibration.slices=[device, login]",))
+
+
 def test_the_hash_names_the_meaning_not_the_place() -> None:
     path = config.shipped("local.yaml")
     plain = config.load(path)

@@ -41,6 +41,7 @@ from slidr.tables import CLICKS, LABELS, PURCHASES, REJECTS, features_table
 from slidr.tally import bins_of
 from slidr.version import Version
 from tests import worlds
+from tests.bundles import LOGIN_SLICES
 from tests.frames import at, click, clicks, day, frame, purchase, purchases
 from tests.test_guardrails import calibrated
 from tests.worlds import SPEC
@@ -217,7 +218,7 @@ def judging_clicks(job: Job) -> DataFrame:
     labels = job.lake.read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
     made = job.lake.read(CLICKS, worlds.DAYS[:1]).where("upstream_filter is null").drop("upstream_filter")
     labelled = made.join(labels, "click_id").join(stored, "click_id")
-    return labelled.withColumns({"has_features": F.lit(True), "slice": slice_name(("device", "login")), "part": F.lit("judging")})
+    return labelled.withColumns({"has_features": F.lit(True), "slice": slice_name(LOGIN_SLICES), "part": F.lit("judging")})
 
 
 def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:

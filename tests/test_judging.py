@@ -14,9 +14,10 @@ from slidr.bundle import Bundle
 from slidr.config import Config
 from slidr.errors import NothingToDoError
 from slidr.lake import Lake
+from slidr.slice_spec import SlicePart, SliceSpec
 from slidr.slices import slice_name
 from slidr.tables import features_table
-from tests.bundles import made_by_hand
+from tests.bundles import DEVICES, LOGIN_SLICES, made_by_hand
 
 DAY = date(2026, 3, 4)
 CLICKS = 60
@@ -36,6 +37,7 @@ def labelled_clicks(spark: SparkSession, conf: Config) -> DataFrame:
     table["click_time"] = [datetime(2026, 3, 4, number % 24, 30) for number in range(CLICKS)]
     table["part"] = np.where(np.arange(CLICKS) % 3 == 0, "calibration", "judging")
     table["device"] = random.choice(["desktop", "mobile"], CLICKS)
+    table["campaign_id"] = "c1"
     table["marketplace"] = random.choice(["US", "JP"], CLICKS)
     table["logged_in"] = random.random(CLICKS) < 0.5
     table["is_purchase"] = np.arange(CLICKS) % 10 == 1
@@ -44,7 +46,7 @@ def labelled_clicks(spark: SparkSession, conf: Config) -> DataFrame:
     table["advertiser_id"], table["currency"], table["cost_micros"] = "a1", "USD", 100_000
     frame = spark.createDataFrame(table)
     return frame.withColumn("user_clicks_1h", F.when(F.col("click_id") != "c01", F.col("user_clicks_1h"))).withColumn(
-        "slice", slice_name(("device", "login"))
+        "slice", slice_name(LOGIN_SLICES)
     )
 
 
@@ -62,7 +64,7 @@ def as_scored(labelled: DataFrame, bundle: Bundle) -> pd.DataFrame:
 def test_counts_are_those_of_the_decisions_that_scoring_makes(labelled: DataFrame, conf: Config, lake: Lake) -> None:
     methods, champion = (
         {"mlp": network(conf, 0.5), "logistic": network(conf, 0.1)},
-        network(conf, 0.6, slices=("device",), thresholds={"mobile": 0.55}),
+        network(conf, 0.6, slices=DEVICES, thresholds={"mobile": 0.55}),
     )
     with judging.scored(labelled, methods, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, note):
         parts, incomplete = judging.method_curves(rows)
@@ -90,12 +92,33 @@ def test_counts_are_those_of_the_decisions_that_scoring_makes(labelled: DataFram
     assert by_slice["invalid"].sum() == curve.at(0.4)["invalid"]
 
 
+def test_a_slice_on_a_feature_is_the_same_in_judging_and_in_scoring(labelled: DataFrame, conf: Config, lake: Lake) -> None:
+    """Champion and new version cut other features; a slice that calibration did not see takes the global threshold."""
+    by_user = SliceSpec((SlicePart("device"), SlicePart("user_clicks_1h", cuts=(1.0, 5.0))))
+    by_address = SliceSpec((SlicePart("ip_clicks_24h", cuts=(4.0,)), SlicePart("campaign_id")))
+    new = network(conf, 0.5, slices=by_user, thresholds={"desktop/user_clicks_1h<1": 0.4, "mobile/user_clicks_1h>=5": 0.9})
+    champion = network(conf, 0.6, slices=by_address, thresholds={"ip_clicks_24h<4/c1": 0.3})
+    clicks = labelled.withColumn("slice", slice_name(by_user))
+    with judging.scored(clicks, {"mlp": new}, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, _):
+        pairs = judging.decided_by_both(rows, ("mlp", new), champion).toPandas()
+    assert {name.split("/")[1] for name in pairs["slice"]} == {*by_user.parts[1].bands, "user_clicks_1h=none"}
+    for bundle, invalid, name in ((new, "new_invalid", "slice"), (champion, "old_invalid", "slice_champion")):
+        rows_of = as_scored(clicks, bundle).set_index("click_id").loc[pairs["click_id"]]
+        assert rows_of["slice"].tolist() == pairs[name].tolist()
+        assert rows_of["is_invalid"].tolist() == pairs[invalid].tolist()
+        unseen = ~rows_of["slice"].isin(list(bundle.thresholds))
+        assert 0 < unseen.sum() < 40
+        assert (rows_of["basis"] == np.where(unseen, "unseen_slice", "model")).all()
+        assert (rows_of.loc[unseen, "threshold"] == bundle.default_threshold).all()
+
+
 def test_a_champion_of_another_spec_is_scored_on_its_own_features(
     labelled: DataFrame, conf: Config, lake: Lake, spark: SparkSession
 ) -> None:
     raw = {**conf.features, "counters": [{"entity": "ip", "measure": "clicks", "windows": ["24h"]}]}
     other = conf.model_copy(update={"features": raw})
-    champion = made_by_hand(other, {"ip_clicks_24h": 1.0}, -5.0, {"desktop/guest": 0.5})
+    bands = SliceSpec((SlicePart("device"), SlicePart("ip_clicks_24h", cuts=(5.0,))))
+    champion = made_by_hand(other, {"ip_clicks_24h": 1.0}, -5.0, {"desktop/ip_clicks_24h>=5": 0.03}, slices=bands)
     table = features_table(other.spec)
     lake.create(table)
     features = labelled.where("part = 'judging'").select(
@@ -111,9 +134,11 @@ def test_a_champion_of_another_spec_is_scored_on_its_own_features(
     methods = {"mlp": network(conf, 0.5)}
     with judging.scored(labelled, methods, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, note):
         found = dict(rows.where("part = 'judging'").select("click_id", "score_champion").collect())
+        cut = {row["click_id"]: row["slice_champion"].split("/")[1] for row in rows.where("part = 'judging'").collect()}
         parts, incomplete = judging.method_curves(rows)
     expected = {row.click_id: row.ip_clicks_24h for row in features.collect()}
     assert found == {click: round(float(1 / (1 + np.exp(5 - np.log1p(count)))), 6) for click, count in expected.items()}
+    assert cut == {click: "ip_clicks_24h>=5" if count >= 5 else "ip_clicks_24h<5" for click, count in expected.items()}
     assert (note, incomplete) == ("", "")
     assert "champion" in parts["judging"]
     lake.delta(table).delete("click_id = 'c01'")

@@ -29,6 +29,7 @@ VALUES = {
     "zones",
     "jars",
     "slices",
+    "slice_spec",
     "pages",
 }
 HOMES = {
@@ -85,7 +86,7 @@ def test_heavy_libraries_have_one_home() -> None:
 
 
 def test_spec_kernel_and_forward_pass_are_free_of_spark() -> None:
-    for path in ("slidr/features/spec.py", "slidr/features/kernel.py", "slidr/bundle.py", "slidr/bundle_files.py"):
+    for path in ("slidr/features/spec.py", "slidr/features/kernel.py", "slidr/slice_spec.py", "slidr/bundle.py", "slidr/bundle_files.py"):
         assert not any(name.startswith("pyspark") for name in modules()[path])
 
 

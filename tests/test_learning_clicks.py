@@ -44,3 +44,16 @@ def test_a_click_without_features_is_in_no_part(job: Job) -> None:
     found = {row["click_id"]: row for row in labelled_clicks(job, DAYS, read_versions(job)).collect()}
     assert (found[one]["has_features"], found[one]["part"]) == (False, None)
     assert {row["has_features"] for name, row in found.items() if name != one} == {True}
+
+
+def test_slices_on_a_feature_have_a_name_where_the_feature_has_none(job: Job) -> None:
+    parts = [{"column": "campaign_id"}, {"column": "ip_clicks_1h", "cuts": [1, 3]}]
+    job.conf = job.conf.model_copy(update={"calibration": job.conf.calibration.model_copy(update={"slices": parts})})
+    one = min(row["click_id"] for row in labelled_clicks(job, DAYS, read_versions(job)).where("part = 'training'").collect())
+    job.lake.delta(features_table(worlds.SPEC)).delete(f"click_id = '{one}'")
+    found = {row["click_id"]: row for row in labelled_clicks(job, DAYS, read_versions(job)).collect()}
+    for name, row in found.items():
+        count = row["ip_clicks_1h"]
+        band = "=none" if name == one else "<1" if count < 1 else "[1,3)" if count < 3 else ">=3"
+        assert row["slice"] == f"{row['campaign_id']}/ip_clicks_1h{band}"
+    assert len({row["slice"].split("/")[1] for row in found.values()}) == 4

@@ -26,10 +26,11 @@ from slidr.replay.audit import Plan
 from slidr.replay.moved import what_moved
 from slidr.replay.plan import make_plan
 from slidr.replay.request import clicks_of
+from slidr.slice_spec import SlicePart, SliceSpec
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, features_table
 from tests import worlds
 from tests.frames import at, click, frame
-from tests.oracles_replay import naive_replay
+from tests.oracles_replay import naive_count, naive_replay
 from tests.worlds import ANN, DAYS, END, FIRST, NOW, SECOND, SPEC, copy_of, request, rows_of, state, version, versions_of
 
 READ = (CLICKS, features_table(SPEC), LABELS, DECISIONS, REPLAY_DECISIONS, CORRECTIONS, CURRENT_DECISIONS)
@@ -326,6 +327,26 @@ def test_recompute_finds_what_a_broken_counter_store_did(world: Lake, loose: Con
     assert (tmp_path / "replays" / made.plan_id / report.PICTURE).stat().st_size > 10_000
     saved = json.loads((tmp_path / "replays" / made.plan_id / report.DATA).read_text())
     assert saved["plan"]["counts"] == made.counts
+
+
+@pytest.mark.parametrize("mode", ["rescore", "recompute"])
+def test_a_slice_on_a_feature_is_named_by_the_features_that_the_replay_decides_by(world: Lake, loose: Config, mode: str) -> None:
+    """The store holds too low counts: `rescore` takes them for scores and slices, `recompute` takes neither."""
+    table, made_clicks = features_table(SPEC), worlds.made_clicks()
+    world.replace_days(world.read(table).withColumn("ip_clicks_1h", F.lit(0)).localCheckpoint(), table, DAYS)
+    slices = SliceSpec((SlicePart("device"), SlicePart("ip_clicks_1h", cuts=(1.0, 3.0))))
+    thresholds = {"phone/ip_clicks_1h<1": 0.1, "phone/ip_clicks_1h>=3": 0.9}
+    through = replace(version("2"), bundle=replace(version("2").bundle, slices=slices, thresholds=thresholds))
+    plan = make_plan(world, request=request(mode=mode), version=through, conf=loose, now=NOW, who=ANN)
+    found = {row["click_id"]: row for row in rows.planned(world, plan).collect()}
+    for made in made_clicks:
+        known = mode == "recompute" or made["click_id"] != worlds.WITHOUT_FEATURES
+        count = naive_count(made, made_clicks) if mode == "recompute" else 0
+        band = ("<1" if count < 1 else "[1,3)" if count < 3 else ">=3") if known else "=none"
+        name, row = f"{made['device']}/ip_clicks_1h{band}", found[made["click_id"]]
+        basis = "upstream" if made["upstream_filter"] else "no_features" if not known else "model" if name in thresholds else "unseen_slice"
+        threshold = {"model": thresholds.get(name), "unseen_slice": 0.5}.get(basis)
+        assert (row["slice"], row["basis"], row["threshold"]) == (name, basis, threshold)
 
 
 def test_the_window_is_half_open_and_reads_its_days_only(world: Lake, loose: Config) -> None:

@@ -19,6 +19,7 @@ from slidr.replay.audit import Who
 from slidr.replay.request import Request
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, Table, features_table
 from slidr.version import Version
+from tests.bundles import LOGIN_SLICES
 from tests.frames import at, click, frame
 
 SPEC = FeatureSpec.from_dict(
@@ -47,7 +48,7 @@ def bundle(weight: float, bias: float, thresholds: dict[str, float], spec: Featu
     parts = {name: {} for name in ("labels", "table_versions", "config", "libraries", "metrics")}
     layers = ((weights, np.array([bias], dtype=np.float32)),)
     sha = f"{weight}:{bias}:{sorted(thresholds.items())}"
-    return Bundle(spec, names, preparation, layers, ("device", "login"), thresholds, 0.5, sha256=sha, **parts)
+    return Bundle(spec, names, preparation, layers, LOGIN_SLICES, thresholds, 0.5, sha256=sha, **parts)
 
 
 def version(number: str, state: str = "stable") -> Version:

@@ -16,7 +16,7 @@ from slidr.ingest.sessions import gap_sessions
 from slidr.ingest.sources import TableMap, Target
 from slidr.ingest.summary import ALREADY, MERGED, NEW, REJECT
 from slidr.lake import Lake, in_days
-from slidr.slices import slice_name
+from slidr.slices import report_slice
 from slidr.tables import CLICKS, DECISIONS
 
 CONFLICT = "conflicting_duplicate"
@@ -160,7 +160,7 @@ def of_clicks(rows: DataFrame, *, name: str, lake: Lake, run_id: str) -> DataFra
     free = F.when(F.col("upstream_filter").isNotNull(), "givt").otherwise("sivt")
     return rows.withColumns(
         {
-            "report_slice": slice_name(),
+            "report_slice": report_slice(),
             "ivt_class": F.when(F.col("is_invalid"), free),
             "basis": F.lit("external"),
             "run_id": F.lit(run_id),

@@ -18,7 +18,7 @@ from slidr.slices import slice_name
 from slidr.tables import CLICKS, LABELS, Table, features_table
 
 PARTS = ("training", "calibration", "judging")
-JUDGED = ("arrival_time", "advertiser_id", "cost_micros", "currency")  # what guardrails look at besides
+JUDGED = ("arrival_time", "advertiser_id", "campaign_id", "cost_micros", "currency")  # what guardrails and slices look at besides
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
     )
     joined = clicks.join(labels, on="click_id", how="inner").join(features, on="click_id", how="left")
     joined = joined.withColumn("has_features", F.coalesce("has_features", F.lit(False)))
-    return joined.withColumn("part", F.when(F.col("has_features"), part)).withColumn("slice", slice_name(job.conf.calibration.slices))
+    return joined.withColumn("part", F.when(F.col("has_features"), part)).withColumn("slice", slice_name(job.conf.slices))
 
 
 def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:

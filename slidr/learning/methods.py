@@ -72,7 +72,7 @@ def draft(job: Job, preparation: Preparation, layers: tuple[Any, ...], losses: l
         features=tuple(column.name for column in job.conf.spec.columns),
         preparation=preparation,
         layers=layers,
-        slices=tuple(job.conf.calibration.slices),
+        slices=job.conf.slices,
         thresholds={},
         default_threshold=1.0,
         labels=job.conf.labels.model_dump(mode="json"),

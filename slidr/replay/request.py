@@ -12,7 +12,7 @@ from slidr.days import days_between
 from slidr.errors import NothingToDoError, UsageError
 from slidr.lake import Lake
 from slidr.replay.audit import Plan, from_micros
-from slidr.slices import slice_name
+from slidr.slices import report_slice
 from slidr.tables import CLICKS, CURRENT_DECISIONS
 
 MODES = ("rescore", "recompute", "recompute-now")
@@ -108,7 +108,7 @@ def clicks_of(lake: Lake, request: Request, versions: dict[str, int] | None = No
     """
     clicks = lake.read_at(CLICKS, request.days, versions).where(in_window(F.col("click_time"), request))
     published = lake.read_at(CURRENT_DECISIONS, request.days, versions).select("click_id", *_old())
-    joined = clicks.join(published, on="click_id", how="left").withColumn("report_slice", slice_name())
+    joined = clicks.join(published, on="click_id", how="left").withColumn("report_slice", report_slice())
     scoped = narrowed(joined, request, published_slice="old_slice")
     return scoped if request.decided_by is None else scoped.where(F.col("old_model_version") == request.decided_by)
 

@@ -29,6 +29,7 @@ from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABE
 from slidr.version import Version
 from tests.bench.clicks import DAYS, START, fill, write_parquet
 from tests.bench.measure import cpu_of_tree
+from tests.bundles import LOGIN_SLICES
 
 CONF = config.load(config.shipped("local.yaml"))
 SPEC = CONF.spec
@@ -62,7 +63,7 @@ def bundle(threshold: float) -> Bundle:
     )
     parts = {name: {} for name in ("labels", "table_versions", "config", "libraries", "metrics")}
     names = tuple(column.name for column in SPEC.columns)
-    return Bundle(SPEC, names, preparation, layers, ("device", "login"), {}, threshold, sha256=f"{threshold}", **parts)
+    return Bundle(SPEC, names, preparation, layers, LOGIN_SLICES, {}, threshold, sha256=f"{threshold}", **parts)
 
 
 def prepare(spark: SparkSession, root: Path, rows: int) -> Lake:
