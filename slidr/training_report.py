@@ -90,6 +90,7 @@ def tables(judgement: Judgement, facts: Facts, guardrails: Sequence[Mapping[str,
         "disagreement": disagreement(decided),
         "guardrails": [{"query": "", **row} for row in guardrails],
         "thresholds": judgement.thresholds().to_dict("records"),
+        "unseen": unseen(judgement),
         "slices": _pairs(judgement.decided("slice"), ["slice"]),
         "hours": _pairs(judgement.decided("hour_of_week"), ["hour_of_week"]),
         "slice_hours": _deciders(judgement.decided("slice", "hour_of_week")).to_dict("records"),
@@ -161,6 +162,18 @@ def disagreement(decided: pd.DataFrame) -> dict[str, float] | None:
     clicks = int(decided["clicks"].max())
     only = {name: int(invalid[name] - invalid["both"]) for name in ("new", CHAMPION)}
     return {"clicks": clicks, "only_new": only["new"], "only_champion": only[CHAMPION], "share": sum(only.values()) / clicks}
+
+
+def unseen(judgement: Judgement) -> dict[str, Any] | None:
+    """Judging clicks of slices that calibration did not see, the largest slice first; None where there are none."""
+    curves = judgement.judged[judgement.method]
+    clicks = {name: curve.clicks for name, curve in curves.items() if name not in judgement.calibration.thresholds}
+    if not clicks:
+        return None
+    slices = [{"slice": name, "clicks": clicks[name]} for name in sorted(clicks, key=lambda name: (-clicks[name], name))]
+    count = sum(clicks.values())
+    threshold = judgement.calibration.default_threshold
+    return {"clicks": count, "share": count / sum(curve.clicks for curve in curves.values()), "threshold": threshold, "slices": slices}
 
 
 def span(row: Mapping[str, Any], name: str) -> str:

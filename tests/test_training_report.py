@@ -100,6 +100,22 @@ def test_the_numbers_of_the_page_are_those_of_the_clicks(judged: Judgement, writ
     assert shown in written.read_text(encoding="utf-8")
 
 
+def test_slices_that_calibration_did_not_see_are_said(judged: Judgement, tmp_path: Path) -> None:
+    thresholds = {name: value for name, value in judged.calibration.thresholds.items() if name == "desktop/guest"}
+    new = replace(judged, calibration=replace(judged.calibration, thresholds=thresholds, default_threshold=0.75))
+    clicks = judged.metrics("judging").set_index("slice")["clicks"]
+    found = training_report.unseen(new)
+    assert found is not None
+    assert {row["slice"]: row["clicks"] for row in found["slices"]} == {name: clicks[name] for name in ("desktop/login", "mobile/guest")}
+    assert found["clicks"] == sum(row["clicks"] for row in found["slices"])
+    assert found["share"] == found["clicks"] / 20_000
+    text = training_report.write(new, FACTS, tmp_path).read_text(encoding="utf-8")
+    assert f"New slices: {found['clicks']:,} judging clicks ({found['share']:.2%}) are of 2 that calibration did not see" in text
+    assert f"the global threshold 0.7500:\n{found['slices'][0]['slice']} ({found['slices'][0]['clicks']:,})" in text
+    assert training_report.unseen(judged) is None
+    assert "New slices" not in training_report.write(judged, FACTS, tmp_path).read_text(encoding="utf-8")
+
+
 def test_a_clearly_better_and_a_clearly_worse_version_are_called_so() -> None:
     better = training_report.verdict(judgement(champion_apart=1.5))
     assert better.good is True
