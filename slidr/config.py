@@ -136,7 +136,9 @@ class WorkersConf(Section):
 
 class CalibrationConf(Section):
     slices: list[Any]
-    fpr_budget: Share
+    method: Literal["bounded", "quadratic", "frontier", "global"]
+    fpr_budget: Annotated[float, Field(gt=0, lt=1)]
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
     fpr_max: Share
     min_coverage: Share
     fit_fpr: Share

@@ -110,64 +110,6 @@ class Curve:
         return int(np.flatnonzero(self.invalid >= invalid)[-1])
 
 
-@dataclass(frozen=True)
-class SliceThreshold:
-    """How one slice got its threshold. Shares are in [0, 1]; NaN or None where a number does not exist.
-
-    `w` is the slice's share of clicks, `p` its share of purchasing clicks; `a`, `b`, `c` the fit ivr = a f² + b f + c;
-    `floor` the FPR at which the minimum coverage is reached; `f` the FPR that the optimisation chose; `fpr`, `ivr` and
-    `coverage` are those of the calibration clicks at `threshold`. `outcome` is one of `quadratic`, `linear`, `global: why`.
-    """
-
-    slice: str
-    clicks: int
-    purchasing: int
-    w: float
-    p: float
-    a: float
-    b: float
-    c: float
-    floor: float
-    f: float
-    threshold: float
-    fpr: float
-    ivr: float
-    coverage: float
-    outcome: str
-
-    @property
-    def fitted(self) -> bool:
-        return not self.outcome.startswith("global")
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Thresholds chosen together, and how.
-
-    `thresholds` has every slice of the calibration clicks; `default_threshold` is the global one, for any other slice.
-    `objective` is the fitted IVR of the slices that were optimised, in shares of all clicks; `ivr` and `fpr` are those of
-    all calibration clicks at `thresholds`, `global_ivr` and `global_fpr` the same at the global threshold alone. `knee` is
-    (threshold, FPR, IVR) of the knee of the pooled curve, for pictures only. `price` is the IVR gained per unit of budget.
-    """
-
-    method: str
-    thresholds: Mapping[str, float]
-    default_threshold: float
-    slices: tuple[SliceThreshold, ...]
-    solver: str
-    status: str
-    objective: float
-    price: float
-    fpr_budget: float
-    fpr_max: float
-    fit_fpr: float
-    ivr: float
-    fpr: float
-    global_ivr: float
-    global_fpr: float
-    knee: tuple[float, float, float]
-
-
 def curves(histogram: pd.DataFrame) -> dict[str, Curve]:
     """Curves by slice name, sorted, from rows (slice, bin, clicks, purchasing, high_rfm, heavy), one per slice and bin.
 

@@ -12,8 +12,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from scipy.special import bdtr  # type: ignore[import-untyped]
 
-from slidr.curves import BAD_BIN, BINS, THRESHOLDS, TOTAL, Calibration, Curve, Lead, lead_of_baselines, pool, share
+from slidr.curves import BAD_BIN, BINS, THRESHOLDS, TOTAL, Curve, Lead, lead_of_baselines, pool, share
 from slidr.intervals import LEVEL, interval
+from slidr.thresholds import Calibration
 from slidr.zones import local_time
 
 FPR_NOTE = (
@@ -222,13 +223,15 @@ class Judgement:
     `curves`: part (`calibration`, `judging`) -> method -> slice -> curve, all methods on the same clicks of a part; the method
     `champion` is in `judging` alone, where it could be compared. `hours`: counts of `decided_counts` by method (`new`, `champion`
     and `both`), slice and hour_of_week on the judging days, each deciding by its own thresholds. `champion` is the number of
-    the version that decides now; `note` says why it is not compared, '' where it is.
+    the version that decides now; `note` says why it is not compared, '' where it is. `money`: what each method of calibration
+    invalidates on the judging days, by decider (the method), slice and currency: cost_micros, invalid_cost_micros.
     """
 
     method: str  # the one that becomes the version; the others but `champion` are baselines
     calibration: Calibration
     curves: Mapping[str, Mapping[str, Mapping[str, Curve]]]
     hours: pd.DataFrame
+    money: pd.DataFrame
     champion: str | None
     note: str
 
@@ -262,6 +265,15 @@ class Judgement:
         found = self.calibration
         by_part = {part: methods[self.method] for part, methods in self.curves.items()}
         return threshold_table(by_part, found.thresholds, found.default_threshold, {row.slice: row.outcome for row in found.slices})
+
+    def calibrations(self, part: str) -> pd.DataFrame:
+        """`slice_metrics` with intervals on a part by each method of calibration that has an answer: column `decider`, then theirs."""
+        of_part = self.curves[part][self.method]
+        tables = [
+            slice_metrics(of_part, solution.thresholds, solution.default_threshold).assign(decider=name)
+            for name, solution in self.calibration.solutions.items()
+        ]
+        return with_shares(pd.concat(tables, ignore_index=True))
 
     def decided(self, *by: str) -> pd.DataFrame:
         """What new version and champion decide by their own thresholds, by method and `by`: slice, hour_of_week, both or none."""

@@ -6,7 +6,7 @@ from datetime import date
 
 import pandas as pd
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from slidr import evaluation, scoring
@@ -23,6 +23,7 @@ PARTS = ("calibration", "judging")
 NEW, CHAMPION, BOTH = "new", "champion", "both"  # who decides
 SIGNS = ("is_purchase", "label_reason", "in_heavy_session")
 MONEY = ("currency", "cost_micros")
+USERS = ("user_key", "fold")
 SCORE = "score_"
 CHAMPIONS_SLICE = f"slice_{CHAMPION}"
 
@@ -68,7 +69,7 @@ def _narrow(labelled: DataFrame, methods: Mapping[str, Bundle], champion: Bundle
         rows = rows.withColumn(CHAMPIONS_SLICE, slice_name(champion.slices))
     hour = evaluation.hour_of_week(zones).alias("hour_of_week")
     made = [name for name in rows.columns if name.startswith(SCORE) or name == CHAMPIONS_SLICE]
-    return rows.select("click_id", "part", "slice", hour, *CLICK_COLUMNS, *SIGNS, *MONEY, *made)
+    return rows.select("click_id", "part", "slice", hour, *USERS, *CLICK_COLUMNS, *SIGNS, *MONEY, *made)
 
 
 def scores_of(bundle: Bundle, lake: Lake, days: Sequence[date], name: str) -> DataFrame:
@@ -87,16 +88,23 @@ def by_method(rows: DataFrame, *keep: str) -> DataFrame:
     return rows.select(*keep, F.explode(F.array(*each)).alias("by")).select(*keep, "by.*")
 
 
-def method_curves(rows: DataFrame) -> tuple[ByPart, str]:
-    """(curves of all methods by part and slice, why the champion is not among them or ''), in one aggregation.
-
-    The champion is on the judging clicks alone, and only where it has a score of every one of them: the same frozen rows.
-    Raises NothingToDoError without clicks.
-    """
-    long = by_method(rows, "part", "slice", *SIGNS)
-    histogram: pd.DataFrame = evaluation.score_histogram(long, by=("part", "method")).toPandas()
+def score_counts(rows: DataFrame) -> pd.DataFrame:
+    """Score histogram of all methods in one aggregation: `evaluation.score_histogram` by part, method and fold; the judging clicks are
+    all in fold 0, since nothing is learnt from them. Raises NothingToDoError without clicks of both parts."""
+    long = by_method(
+        rows.withColumn("fold", F.when(F.col("part") == "calibration", F.col("fold")).otherwise(0)), "part", "fold", "slice", *SIGNS
+    )
+    histogram: pd.DataFrame = evaluation.score_histogram(long, by=("part", "method", "fold")).toPandas()
     if set(histogram["part"]) != set(PARTS):
         raise NothingToDoError(f"expected labelled clicks on the calibration and judging days, found {len(histogram)}; label more days")
+    return histogram
+
+
+def method_curves(rows: DataFrame, histogram: pd.DataFrame) -> tuple[ByPart, str]:
+    """(curves of all methods by part and slice, why the champion is not among them or ''), from the `score_counts` of the rows.
+
+    The champion is on the judging clicks alone, and only where it has a score of every one of them: the same frozen rows.
+    """
     parts = {part: {str(name): curves(of) for name, of in found.groupby("method")} for part, found in histogram.groupby("part")}
     parts["calibration"].pop(CHAMPION, None)
     wanted, found = (_clicks(histogram, champion) for champion in (False, True))
@@ -104,6 +112,34 @@ def method_curves(rows: DataFrame) -> tuple[ByPart, str]:
         parts["judging"].pop(CHAMPION, None)
         return parts, f"its features are there for {found:,} of {wanted:,} judging clicks only"
     return parts, ""
+
+
+def purchases_of_users(rows: DataFrame, method: str) -> pd.DataFrame:
+    """The purchasing clicks of the calibration part by score bin, as `calibration.design_effect` takes them: bin, clicks, pairs (sum of
+    2 r - 1, r the rank by score among the purchasing clicks of the same user) and of_user (sum of how many the user has)."""
+    bought = rows.where((F.col("part") == "calibration") & F.col("is_purchase") & F.col(SCORE + method).isNotNull())
+    bins = bought.select("user_key", evaluation.score_bin(F.col(SCORE + method)).alias("bin"))
+    user = Window.partitionBy("user_key")
+    ranked = bins.withColumns({"rank": F.row_number().over(user.orderBy(F.desc("bin"))), "of_user": F.count(F.lit(1)).over(user)})
+    counted = ranked.groupBy("bin").agg(
+        F.count(F.lit(1)).alias("clicks"), F.sum(2 * F.col("rank") - 1).alias("pairs"), F.sum("of_user").alias("of_user")
+    )
+    return counted.toPandas()
+
+
+def money(rows: DataFrame, deciding: Mapping[str, tuple[str, Bundle]]) -> pd.DataFrame:
+    """One row per decider, slice and currency of the judging clicks: cost_micros, invalid_cost_micros; clicks without a cost count as
+    nothing. `deciding`: as in `hour_counts`."""
+    each = [
+        F.struct(F.lit(name).alias("decider"), is_invalid(bundle, method).alias("is_invalid"))
+        for name, (method, bundle) in deciding.items()
+    ]
+    judged = rows.where("part = 'judging'").select("slice", *MONEY, F.explode(F.array(*each)).alias("by"))
+    invalid = F.when(F.col("by.is_invalid"), F.col("cost_micros")).otherwise(0)
+    summed = judged.groupBy(F.col("by.decider").alias("decider"), "slice", "currency").agg(
+        F.coalesce(F.sum("cost_micros"), F.lit(0)).alias("cost_micros"), F.coalesce(F.sum(invalid), F.lit(0)).alias("invalid_cost_micros")
+    )
+    return summed.toPandas()
 
 
 def _clicks(histogram: pd.DataFrame, champion: bool) -> int:

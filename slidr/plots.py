@@ -1,8 +1,7 @@
-"""Pictures (PNG) of calibrations and of hours, drawn without a screen."""
+"""Pictures (PNG) of hours and features, drawn without a screen, and how all pictures look."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from math import ceil
 from pathlib import Path
 
 import matplotlib
@@ -11,39 +10,14 @@ matplotlib.use("Agg")
 
 import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from slidr.curves import Calibration, Curve, SliceThreshold, pool
-
 CURVE, FIT, CHOSEN, GLOBAL, KNEE, SHADE = "#4c6a92", "#c26a1b", "#b3261e", "#2e7d4f", "#8a8a8a", "#f3d6d3"
 MOST_PANELS = 11  # slices drawn, those with most clicks first; one more panel shows all slices together
 VIEWS = {"first": ("first decisions", CURVE, "-"), "published": ("published, after corrections", FIT, "--")}
-
-
-def plot_curves(curves: Mapping[str, Curve], calibration: Calibration, path: Path) -> None:
-    """One panel per slice, then one of all slices: IVR against FPR with fit, chosen point, global threshold and knee."""
-    drawn = sorted(calibration.slices, key=lambda row: (-row.clicks, row.slice))[:MOST_PANELS]
-    panels = len(drawn) + 1
-    columns = min(3, panels)
-    rows = ceil(panels / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.5 * rows + 0.9), squeeze=False, layout="constrained")
-    flat = list(axes.flat)
-    for axis, row in zip(flat, drawn, strict=False):
-        _draw_slice(axis, curves[row.slice], row, calibration)
-    _draw_pooled(flat[len(drawn)], pool(curves), calibration)
-    for axis in flat[panels:]:
-        axis.set_visible(False)
-    left_out = len(calibration.slices) - len(drawn)
-    figure.suptitle(
-        f"IVR against FPR of the calibration clicks; budget {calibration.fpr_budget:.2%} over all slices ({calibration.method})"
-        + (f"; {left_out} smaller slices not drawn" if left_out else "")
-    )
-    _legend(figure, flat[:panels])
-    save(figure, path)
 
 
 def plot_hours(
@@ -78,7 +52,7 @@ def plot_shares(
         if metrics["share"].isna().all():
             axis.text(0.5, 0.5, "not known", ha="center", transform=axis.transAxes)
     axes.flat[-1].set_xlabel("hour of the click, UTC")
-    _legend(figure, list(axes.flat))
+    legend(figure, list(axes.flat))
     save(figure, path)
 
 
@@ -126,80 +100,14 @@ def _without_bridges(hours: pd.Series, shares: pd.Series) -> tuple[pd.DatetimeIn
     return every, filled
 
 
-def _draw_slice(axis: Axes, curve: Curve, row: SliceThreshold, calibration: Calibration) -> None:
-    axis.set_title(f"{row.slice}\n{row.clicks:,} clicks, {row.purchasing:,} purchasing", fontsize=10)
-    if not curve.purchasing or not curve.clicks:
-        axis.text(0.5, 0.5, f"no FPR: nobody purchased\nglobal threshold {row.threshold:.4f}", ha="center", transform=axis.transAxes)
-        axis.set_axis_off()
-        return
-    right = _draw_frontier(axis, curve, 1.3 * max(calibration.fpr_max, row.fpr, curve.at(calibration.default_threshold)["fpr"]))
-    if row.fitted:
-        f = np.linspace(0, min(calibration.fit_fpr, right), 60)
-        axis.plot(f, row.a * f**2 + row.b * f + row.c, "--", color=FIT, linewidth=1.4, label="fit (straight line where it curves upwards)")
-    if row.fitted and row.floor > 0:
-        axis.axvline(row.floor, color=KNEE, linewidth=1, linestyle=":", label="FPR at the minimum coverage")
-    _draw_global(axis, curve, calibration)
-    if row.fitted:
-        axis.plot(row.fpr, row.ivr, "o", color=CHOSEN, markersize=7, label="chosen threshold", zorder=5)
-        axis.annotate(f" {row.threshold:.4f}", (row.fpr, row.ivr), xytext=(5, -12), textcoords="offset points", fontsize=9, color=CHOSEN)
-    else:
-        axis.text(0.97, 0.05, row.outcome.replace(": ", ":\n", 1), ha="right", fontsize=8, transform=axis.transAxes)
-    _label(axis)
-
-
-def _draw_pooled(axis: Axes, curve: Curve, calibration: Calibration) -> None:
-    threshold, fpr, ivr = calibration.knee
-    axis.set_title(f"all slices\n{curve.clicks:,} clicks, {curve.purchasing:,} purchasing", fontsize=10)
-    _draw_frontier(axis, curve, 1.3 * max(calibration.fpr_max, fpr))
-    axis.axvline(calibration.fpr_budget, color=CHOSEN, linewidth=1, linestyle=":", label="FPR budget")
-    _draw_global(axis, curve, calibration)
-    if calibration.method != "global":
-        axis.plot(calibration.fpr, calibration.ivr, "o", color=CHOSEN, markersize=7, label="chosen threshold", zorder=5)
-    axis.plot(fpr, ivr, "x", color=KNEE, markersize=8, markeredgewidth=2, label="knee (not used)", zorder=4)
-    axis.annotate(f" {threshold:.4f}", (fpr, ivr), xytext=(5, -12), textcoords="offset points", fontsize=9, color=KNEE)
-    _label(axis)
-
-
-def _draw_frontier(axis: Axes, curve: Curve, right: float) -> float:
-    """Draws the curve from FPR 0 and returns the right end of the axis."""
-    fpr, ivr = curve.frontier()
-    right = min(right, 1.0)
-    shown = fpr <= right
-    axis.step(np.append(fpr[shown], right), np.append(ivr[shown], ivr[shown][-1]), where="post", color=CURVE, label="empirical curve")
-    axis.set_xlim(-0.02 * right, right)
-    axis.set_ylim(0, max(float(ivr[shown][-1]) * 1.15, 0.01))
-    return right
-
-
-def _draw_global(axis: Axes, curve: Curve, calibration: Calibration) -> None:
-    point = curve.at(calibration.default_threshold)
-    axis.plot(
-        point["fpr"],
-        point["ivr"],
-        "s",
-        markersize=8,
-        markerfacecolor="none",
-        markeredgecolor=GLOBAL,
-        markeredgewidth=1.6,
-        label=f"global threshold {calibration.default_threshold:.4f}",
-        zorder=4,
-    )
-
-
-def _label(axis: Axes) -> None:
-    axis.set(xlabel="FPR: invalid / purchasing clicks", ylabel="IVR: invalid / all clicks")
-    axis.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    tidy(axis)
-
-
 def tidy(axis: Axes) -> None:
     """A light grid, and no box around the panel."""
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Figure, axes: list[Axes]) -> None:
+def legend(figure: Figure, axes: list[Axes]) -> None:
+    """One legend below all panels, each entry once."""
     entries = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from slidr import pages, training_plots
+from slidr import calibration_plots, pages, training_plots
 from slidr.evaluation import FPR_NOTE, Judgement, with_shares
 from slidr.intervals import LEVEL
 
@@ -21,6 +21,7 @@ TEMPLATE = "templates/training_report.html.j2"
 PICTURES = {  # file -> what a reader sees; drawn here, but for the first, which calibration draws
     "curves.png": "IVR against FPR of the calibration clicks: how the thresholds were chosen",
     "methods.png": "IVR against FPR of the judging clicks, all methods",
+    "fairness.png": "Which slices pay for the budget: one threshold for all, and their own",
     "slices.png": "IVR, FPR and robotic coverage by slice, with intervals",
     "hours_of_week.png": "IVR, FPR and robotic coverage by hour of the week, with intervals",
     "histograms.png": "Scores of the judging clicks by slice and weak label",
@@ -58,6 +59,9 @@ def draw(judgement: Judgement, folder: Path) -> None:
     if judgement.purchasing:
         training_plots.plot_methods(curves, found.fpr_budget, folder / "methods.png")
     training_plots.plot_histograms(curves[judgement.method], found.thresholds, found.default_threshold, folder / "histograms.png")
+    if "global" in found.solutions:
+        by_method = dict(tuple(judgement.calibrations("judging").groupby("decider")))
+        calibration_plots.plot_fairness(by_method["global"], by_method[found.method], found.fpr_budget, folder / "fairness.png")
     training_plots.plot_slices(judgement.decided("slice"), folder / "slices.png")
     training_plots.plot_hours_of_week(judgement.decided("hour_of_week"), folder / "hours_of_week.png")
 
@@ -89,6 +93,8 @@ def tables(judgement: Judgement, facts: Facts, guardrails: Sequence[Mapping[str,
         "decided": [{"who": _decider(judgement, row["method"]), **row} for row in _deciders(decided).to_dict("records")],
         "disagreement": disagreement(decided),
         "guardrails": [{"query": "", **row} for row in guardrails],
+        "calibration": found,
+        "calibrations": calibrations(judgement),
         "thresholds": judgement.thresholds().to_dict("records"),
         "unseen": unseen(judgement),
         "slices": _pairs(judgement.decided("slice"), ["slice"]),
@@ -111,9 +117,17 @@ def shown(judgement: Judgement) -> dict[str, list[Mapping[str, Any]]]:
     slices: list[Mapping[str, Any]] = [
         {"slice": row["slice"], "threshold": row["threshold"], **_short(row, columns)} for row in _slice_rows(judgement)
     ]
+    methods: list[Mapping[str, Any]] = [
+        {"thresholds by": row["method"], **_short(row["judging"], columns)} if not row["refused"] else {"thresholds by": row["method"]}
+        for row in calibrations(judgement)
+    ]
     at = f"Judging clicks at one global threshold of the same FPR, at most {judgement.calibration.fpr_budget:.2%}"
     note = f"({FPR_NOTE})"
-    return {f"{at} {note}": compared, "Judging clicks by slice, at the thresholds chosen": slices}
+    return {
+        f"{at} {note}": compared,
+        f"Judging clicks by method of calibration; {judgement.calibration.method} decides": methods,
+        "Judging clicks by slice, at the thresholds chosen": slices,
+    }
 
 
 def _slice_rows(judgement: Judgement) -> list[dict[str, Any]]:
@@ -162,6 +176,26 @@ def disagreement(decided: pd.DataFrame) -> dict[str, float] | None:
     clicks = int(decided["clicks"].max())
     only = {name: int(invalid[name] - invalid["both"]) for name in ("new", CHAMPION)}
     return {"clicks": clicks, "only_new": only["new"], "only_champion": only[CHAMPION], "share": sum(only.values()) / clicks}
+
+
+def calibrations(judgement: Judgement) -> list[dict[str, Any]]:
+    """One row per method of calibration, the one that decides first: its solution without the slices, its counts and shares on the
+    judging days, `money` (currency -> invalid cost_micros there) and `slices`, the same of each slice; `refused` where it has no answer."""
+    found = judgement.calibration
+    metrics = judgement.calibrations("judging")
+    rows: list[dict[str, Any]] = []
+    for name, solution in sorted(found.solutions.items(), key=lambda pair: pair[0] != found.method):
+        money = judgement.money[judgement.money["decider"] == name]
+        of_method = metrics[metrics["decider"] == name].drop(columns="decider").to_dict("records")
+        by_slice = [{**row, "money": _money(money[money["slice"] == row["slice"]])} for row in of_method[:-1]]
+        plain = {key: value for key, value in vars(solution).items() if key != "slices"}
+        rows.append({**plain, "judging": of_method[-1], "money": _money(money), "slices": by_slice, "refused": ""})
+    return rows + [{"method": name, "refused": why} for name, why in found.refused.items()]
+
+
+def _money(rows: pd.DataFrame) -> dict[str, int]:
+    """Currency -> invalidated micro-units."""
+    return {str(name): int(total) for name, total in rows.groupby("currency")["invalid_cost_micros"].sum().items()}
 
 
 def unseen(judgement: Judgement) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import linprog
 
 
 def naive_counts(clicks: pd.DataFrame, threshold: float) -> dict[str, int]:
@@ -50,3 +51,29 @@ def naive_rake(cells: pd.DataFrame, dimensions: list[str], sweeps: int = 5000) -
                 target = cells["clicks"].sum() / len(values)
                 weight[chosen] *= target / (weight * cells["clicks"].to_numpy())[chosen].sum()
     return weight
+
+
+def best_by_dynamic_programme(invalid: np.ndarray, spent: np.ndarray, allowed: int) -> int:
+    """The most clicks invalidated with at most `allowed` purchasing clicks, one threshold per slice; (S, C) counts by threshold."""
+    best = np.zeros(allowed + 1, dtype=np.int64)
+    for gain, cost in zip(invalid, spent, strict=True):
+        of_slice = np.zeros(allowed + 1, dtype=np.int64)
+        for count in range(allowed + 1):
+            of_slice[count] = gain[cost <= count].max(initial=0)
+        best = np.array([max(best[left] + of_slice[count - left] for left in range(count + 1)) for count in range(allowed + 1)])
+    return int(best[allowed])
+
+
+def best_by_linear_programme(invalid: np.ndarray, spent: np.ndarray, allowed: float) -> tuple[float, float]:
+    """(the most clicks invalidated, price) where each slice may mix its thresholds; by HiGHS."""
+    slices, places = invalid.shape
+    mixed = np.kron(np.eye(slices), np.ones(places))
+    found = linprog(-invalid.ravel(), A_ub=spent.reshape(1, -1), b_ub=[allowed], A_eq=mixed, b_eq=np.ones(slices), method="highs")
+    return -found.fun, -found.ineqlin.marginals[0]
+
+
+def naive_design_effect(user: np.ndarray, invalid: np.ndarray) -> float:
+    """Variance of the invalid share of users' clicks, user by user, over that of independent clicks."""
+    f = invalid.mean()
+    spread = sum((invalid[user == who].sum() - f * (user == who).sum()) ** 2 for who in np.unique(user))
+    return spread / (len(user) * f * (1 - f))

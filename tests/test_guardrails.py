@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from slidr import config
-from slidr.curves import TOTAL, Calibration, Curve, Lead, SliceThreshold, curves
+from slidr.curves import TOTAL, Curve, Lead, curves
 from slidr.errors import GuardrailError, InputError
 from slidr.evaluation import Judgement
 from slidr.guardrails import (
@@ -35,6 +35,7 @@ from slidr.guardrails.queries import FEATURE_BY_DAY, LABELS_BY_DAY, query
 from slidr.ingest import settle
 from slidr.run import Job, _attempt
 from slidr.tally import bins_of
+from slidr.thresholds import Calibration, SliceThreshold, Solution
 
 BOUNDS = config.load(config.shipped("local.yaml")).guardrails
 DENSITY = {"min_hour_clicks": 100, "min_density": 0.2}
@@ -429,9 +430,11 @@ def curve(invalid: int, purchasing_invalid: int = 20) -> Curve:
 
 
 def calibrated(status: str = "optimal", **outcomes: str) -> Calibration:
-    slices = tuple(SliceThreshold(name, *[0] * 13, outcome=outcome) for name, outcome in outcomes.items())
-    numbers = dict.fromkeys(("objective", "price", "fpr_max", "fit_fpr", "ivr", "fpr", "global_ivr", "global_fpr"), 0.0)
-    return Calibration("quadratic", {}, 0.5, slices, "CLARABEL", status, fpr_budget=0.02, knee=(0.0, 0.0, 0.0), **numbers)
+    slices = tuple(SliceThreshold(name, *[0] * 10, outcome=outcome) for name, outcome in outcomes.items())
+    solution = Solution("quadratic", slices, 0.5, 0.0, 0.0, (0.0, 0.0), "CLARABEL", status)
+    shares = dict.fromkeys(("fpr_max", "min_coverage", "fit_fpr", "effective", "resolution"), 0.0)
+    kept = {"solutions": {"quadratic": solution}, "refused": {}, "purchasing": 0, "confidence": 0.95}
+    return Calibration("quadratic", fpr_budget=0.02, knee=(0.0, 0.0, 0.0), **kept, **shares)
 
 
 FITTED = {"desktop/guest": "quadratic", "mobile/login": "linear"}
@@ -439,7 +442,7 @@ FITTED = {"desktop/guest": "quadratic", "mobile/login": "linear"}
 
 def lead(**made: Curve) -> Lead | None:
     methods = {name: {"desktop": found} for name, found in made.items()}
-    return Judgement("mlp", calibrated(**FITTED), {"judging": methods}, pd.DataFrame(), None, "").lead()
+    return Judgement("mlp", calibrated(**FITTED), {"judging": methods}, pd.DataFrame(), pd.DataFrame(), None, "").lead()
 
 
 def model_checks(table: pd.DataFrame | None = None, **given: Any) -> list[Check]:

@@ -292,8 +292,8 @@ def test_clicks_without_a_score_of_the_champion_are_not_compared(job: Job) -> No
 def test_a_training_without_a_champion_compares_nothing(job: Job) -> None:
     both_parts = judging_clicks(job).withColumn("part", F.explode(F.array(F.lit("calibration"), F.lit("judging"))))
     with scored(job, None, both_parts) as (found, _):
-        curves, _ = judging.method_curves(found)
-    judgement = evaluation.Judgement("mlp", calibrated(), curves, pd.DataFrame(), None, "")
+        curves, _ = judging.method_curves(found, judging.score_counts(found))
+    judgement = evaluation.Judgement("mlp", calibrated(), curves, pd.DataFrame(), pd.DataFrame(), None, "")
     checks = check_judging(job, Days([], [], worlds.DAYS[:1]), judgement, None)
     assert {check.verdict for check in checks if check.advice == "there is no champion to compare with"} == {"not judged"}
     assert "judging IVR, highest" in {check.name for check in checks}

@@ -44,6 +44,8 @@ def labelled_clicks(spark: SparkSession, conf: Config) -> DataFrame:
     table["label_reason"] = np.where(table["is_purchase"], "purchase", random.choice(["rfm", "none"], CLICKS))
     table["in_heavy_session"] = random.random(CLICKS) < 0.3
     table["advertiser_id"], table["currency"], table["cost_micros"] = "a1", "USD", 100_000
+    table["user_key"] = random.integers(0, 20, CLICKS)
+    table["fold"] = table["user_key"] % 5
     frame = spark.createDataFrame(table)
     return frame.withColumn("user_clicks_1h", F.when(F.col("click_id") != "c01", F.col("user_clicks_1h"))).withColumn(
         "slice", slice_name(LOGIN_SLICES)
@@ -67,7 +69,7 @@ def test_counts_are_those_of_the_decisions_that_scoring_makes(labelled: DataFram
         network(conf, 0.6, slices=DEVICES, thresholds={"mobile": 0.55}),
     )
     with judging.scored(labelled, methods, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, note):
-        parts, incomplete = judging.method_curves(rows)
+        parts, incomplete = judging.method_curves(rows, judging.score_counts(rows))
         hours = judging.hour_counts(rows, {"new": ("mlp", methods["mlp"]), "champion": ("champion", champion)})
         pairs = judging.decided_by_both(rows, ("mlp", methods["mlp"]), champion).toPandas()
     assert (note, incomplete) == ("", "")
@@ -135,7 +137,7 @@ def test_a_champion_of_another_spec_is_scored_on_its_own_features(
     with judging.scored(labelled, methods, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, note):
         found = dict(rows.where("part = 'judging'").select("click_id", "score_champion").collect())
         cut = {row["click_id"]: row["slice_champion"].split("/")[1] for row in rows.where("part = 'judging'").collect()}
-        parts, incomplete = judging.method_curves(rows)
+        parts, incomplete = judging.method_curves(rows, judging.score_counts(rows))
     expected = {row.click_id: row.ip_clicks_24h for row in features.collect()}
     assert found == {click: round(float(1 / (1 + np.exp(5 - np.log1p(count)))), 6) for click, count in expected.items()}
     assert cut == {click: "ip_clicks_24h>=5" if count >= 5 else "ip_clicks_24h<5" for click, count in expected.items()}
@@ -143,7 +145,7 @@ def test_a_champion_of_another_spec_is_scored_on_its_own_features(
     assert "champion" in parts["judging"]
     lake.delta(table).delete("click_id = 'c01'")
     with judging.scored(labelled, methods, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, _):
-        parts, incomplete = judging.method_curves(rows)
+        parts, incomplete = judging.method_curves(rows, judging.score_counts(rows))
     assert "champion" not in parts["judging"]
     assert incomplete == "its features are there for 39 of 40 judging clicks only"
 
@@ -153,7 +155,7 @@ def test_a_champion_whose_features_are_gone_is_not_compared(labelled: DataFrame,
     champion = made_by_hand(conf.model_copy(update={"features": raw}), {}, 0.0, {})
     with judging.scored(labelled, {"mlp": network(conf, 0.5)}, champion, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, note):
         assert "score_champion" not in rows.columns
-        parts, incomplete = judging.method_curves(rows)
+        parts, incomplete = judging.method_curves(rows, judging.score_counts(rows))
     assert note == f"it reads features of spec {champion.spec.spec_id}, and the lake has no table of them"
     assert (sorted(parts["judging"]), incomplete) == (["mlp"], "")
 
@@ -164,4 +166,4 @@ def test_days_without_clicks_are_said(labelled: DataFrame, conf: Config, lake: L
         judging.scored(training, {"mlp": network(conf, 0.5)}, None, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, _),
         pytest.raises(NothingToDoError, match="label more days"),
     ):
-        judging.method_curves(rows)
+        judging.method_curves(rows, judging.score_counts(rows))

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from slidr import plots, training_plots
+from slidr import calibration_plots, plots, training_plots
 from slidr.calibration import calibrate
+from slidr.curves import curves
 from tests.judged import judgement
 from tests.test_calibration import SETTINGS, made, made_slice, three
 
@@ -18,7 +19,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures as they were saved, before they are closed."""
     figures: list[Figure] = []
     save = plots.save
-    monkeypatch.setattr(plots, "save", lambda figure, path: (save(figure, path), figures.append(figure)))
+    for module in (plots, calibration_plots):
+        monkeypatch.setattr(module, "save", lambda figure, path: (save(figure, path), figures.append(figure)))
     return figures
 
 
@@ -28,15 +30,18 @@ def texts(figure: Figure) -> str:
 
 
 def test_curves_show_every_slice_the_chosen_points_and_the_unused_knee(drawn: list[Figure], tmp_path: Path) -> None:
-    slices = three() | made(quiet=made_slice(robots=0.5, sharpness=3, size=500, purchases=0))
+    quiet = made(quiet=made_slice(robots=0.5, sharpness=3, size=500, purchases=0))
+    slices = pd.concat([three(), quiet])
     result = calibrate(slices, **SETTINGS)
-    plots.plot_curves(slices, result, tmp_path / "new" / "curves.png")
+    calibration_plots.plot_curves(curves(slices), result, tmp_path / "new" / "curves.png")
     assert (tmp_path / "new" / "curves.png").read_bytes().startswith(b"\x89PNG")
     shown = texts(drawn[0])
     for part in (
         "knee (not used)",
-        f"global threshold {result.default_threshold:.4f}",
-        "chosen threshold",
+        "quadratic (decides)",
+        "bounded",
+        "frontier",
+        "global",
         "desktop\n30,000 clicks",
         "nobody purchased",
     ):
@@ -47,9 +52,22 @@ def test_curves_show_every_slice_the_chosen_points_and_the_unused_knee(drawn: li
 
 def test_many_slices_are_cut_and_said_so(drawn: list[Figure], tmp_path: Path) -> None:
     slices = made(**{f"s{i:02d}": made_slice(robots=0.3, sharpness=4, size=1000 + i, purchases=60) for i in range(14)})
-    plots.plot_curves(slices, calibrate(slices, **SETTINGS), tmp_path / "curves.png")
-    assert len(drawn[0].axes) == plots.MOST_PANELS + 1
+    calibration_plots.plot_curves(curves(slices), calibrate(slices, **SETTINGS), tmp_path / "curves.png")
+    assert len(drawn[0].axes) == calibration_plots.MOST_PANELS + 1
     assert drawn[0].get_suptitle().endswith("3 smaller slices not drawn")
+
+
+def test_slices_that_pay_for_the_budget_stand_apart(drawn: list[Figure], tmp_path: Path) -> None:
+    judged = judgement(4_000)
+    by_method = dict(tuple(judged.calibrations("judging").groupby("decider")))
+    calibration_plots.plot_fairness(by_method["global"], by_method["bounded"], 0.01, tmp_path / "fairness.png")
+    shown = texts(drawn[0])
+    over = by_method["global"].set_index("slice")["fpr"].drop("(all)") > 0.01
+    assert ("above the budget under one threshold: over-calibrated" in shown) == over.any()
+    assert ("within the budget under one threshold" in shown) == (~over).any()
+    assert len(drawn[0].axes[0].get_yticklabels()) == 3
+    filled = [line.get_xdata()[0] for line in drawn[0].axes[0].lines if line.get_marker() == "o" and line.get_markerfacecolor() != "white"]
+    assert sorted(filled) == sorted(by_method["bounded"].set_index("slice")["fpr"].drop("(all)"))
 
 
 def test_hours_show_both_views_and_the_incident(drawn: list[Figure], tmp_path: Path) -> None:
@@ -73,8 +91,8 @@ def test_methods_are_drawn_together_and_slice_by_slice(drawn: list[Figure], tmp_
 
 def test_histograms_have_a_line_at_the_threshold_of_each_slice(drawn: list[Figure], tmp_path: Path) -> None:
     judged = judgement(4_000)
-    curves, chosen = judged.curves["judging"]["mlp"], judged.calibration
-    training_plots.plot_histograms(curves, chosen.thresholds, chosen.default_threshold, tmp_path / "histograms.png")
+    judging, chosen = judged.curves["judging"]["mlp"], judged.calibration
+    training_plots.plot_histograms(judging, chosen.thresholds, chosen.default_threshold, tmp_path / "histograms.png")
     lines = {axis.get_title().split("\n")[0]: axis.lines[0].get_xdata()[0] for axis in drawn[0].axes if axis.lines}
     assert lines == chosen.thresholds
     assert all(label in texts(drawn[0]) for label in ("purchasing", "high RFM, no purchase", "neither sign"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slidr import plots, training_report
+from slidr import calibration_plots, training_report
 from slidr.evaluation import FPR_NOTE, Judgement
 from tests.judged import judgement
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def written(judged: Judgement, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    plots.plot_curves(judged.curves["calibration"]["mlp"], judged.calibration, folder / "curves.png")
+    calibration_plots.plot_curves(judged.curves["calibration"]["mlp"], judged.calibration, folder / "curves.png")
     training_report.draw(judged, folder)
     checks = [row("judging FPR", "passed", query="SELECT 1"), row("<script>alert(1)</script>", "failed")]
     return training_report.write(judged, FACTS, folder, checks)
@@ -63,7 +63,7 @@ def written(judged: Judgement, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_the_page_is_one_file_and_its_pictures_are_in_it(written: Path) -> None:
     page = Page(written.read_text(encoding="utf-8"))
-    assert len(page.fetched) == len(training_report.PICTURES) == 5
+    assert len(page.fetched) == len(training_report.PICTURES) == 6
     assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
     assert "url(" not in written.read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def test_the_verdict_comes_first_then_the_comparison_then_the_guardrails(written
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert "<script>alert(1)</script>" in text  # as text: the parser found no such tag
-    assert text.count(FPR_NOTE) == 5
+    assert text.count(FPR_NOTE) == 6
 
 
 def test_every_fpr_has_the_share_of_high_rfm_clicks_beside_it(written: Path) -> None:
@@ -101,8 +101,9 @@ def test_the_numbers_of_the_page_are_those_of_the_clicks(judged: Judgement, writ
 
 
 def test_slices_that_calibration_did_not_see_are_said(judged: Judgement, tmp_path: Path) -> None:
-    thresholds = {name: value for name, value in judged.calibration.thresholds.items() if name == "desktop/guest"}
-    new = replace(judged, calibration=replace(judged.calibration, thresholds=thresholds, default_threshold=0.75))
+    chosen = judged.calibration.chosen
+    known = replace(chosen, slices=tuple(row for row in chosen.slices if row.slice == "desktop/guest"), default_threshold=0.75)
+    new = replace(judged, calibration=replace(judged.calibration, solutions={"bounded": known}))
     clicks = judged.metrics("judging").set_index("slice")["clicks"]
     found = training_report.unseen(new)
     assert found is not None

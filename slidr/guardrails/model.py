@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from slidr.config import GuardrailsConf
-from slidr.curves import TOTAL, Calibration, Lead, share
+from slidr.curves import TOTAL, Lead, share
 from slidr.guardrails.checks import FALSE_STOPS, Check, at_least, at_most, left_out, poisson_at_least, poisson_at_most
 from slidr.guardrails.queries import SLICES, query
 from slidr.intervals import interval
+from slidr.thresholds import Calibration
 
 SOLVED = ("optimal", "not needed")
 
@@ -115,16 +116,16 @@ def _slice_coverage(slices: pd.DataFrame, bounds: GuardrailsConf, behind: str) -
 
 def _solved(calibration: Calibration) -> Check:
     """1 if the solver found its optimum, or no slice needed it."""
-    status = calibration.status
+    chosen = calibration.chosen
     return at_least(
-        "calibration solved to its optimum", status in SOLVED, 1, f"{calibration.method}, solver {calibration.solver}: {status}"
+        "calibration solved to its optimum", chosen.status in SOLVED, 1, f"{calibration.method}, solver {chosen.solver}: {chosen.status}"
     )
 
 
 def _calibration(slices: pd.DataFrame, outcomes: Mapping[str, str], bound: float, behind: str) -> Check:
     """Share of the judging clicks whose slice calibration could not fit, or does not know. A solver that finds no optimum
     stops the run by itself."""
-    unfitted = {str(name) for name in slices["slice"] if outcomes.get(str(name), "global: not seen").startswith("global")}
+    unfitted = {str(name) for name in slices["slice"] if outcomes.get(str(name), "global: not seen").startswith("global:")}
     clicks = int(slices.loc[slices["slice"].isin(unfitted), "clicks"].sum())
     named = "; ".join(f"{name}: {outcomes.get(name, 'not seen in the calibration days')}" for name in sorted(unfitted)[:5])
     advice = f"{len(unfitted)} of {len(slices)} slices take the global threshold" + (f": {named}" if named else "")

@@ -16,6 +16,7 @@ from slidr.features.spec import UNITS
 from slidr.run import Job
 from slidr.slices import slice_name
 from slidr.tables import CLICKS, LABELS, Table, features_table
+from slidr.thresholds import FOLDS
 
 PARTS = ("training", "calibration", "judging")
 JUDGED = ("arrival_time", "advertiser_id", "campaign_id", "cost_micros", "currency")  # what guardrails and slices look at besides
@@ -62,7 +63,8 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
 
     Days and users are apart: a click of a training day counts only if its user (or address, for guests) is one of the
     training share, and so on; no user is in two parts. Without features (`has_features` false) it is in no part: guardrails
-    count it. `versions`: the commit of each table that is read.
+    count it. `versions`: the commit of each table that is read. `user_key` is a hash of the user, `fold` (0 to FOLDS - 1) is
+    chosen by it.
     """
     spec = job.conf.spec
 
@@ -86,7 +88,11 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
         .when(in_day["judging"] & (place >= shares[0] + shares[1]), "judging")
     )
     joined = clicks.join(labels, on="click_id", how="inner").join(features, on="click_id", how="left")
-    joined = joined.withColumn("has_features", F.coalesce("has_features", F.lit(False)))
+    seed = job.conf.training.seed
+    fold = F.pmod(F.xxhash64(F.lit(seed), F.lit("fold"), user), F.lit(FOLDS)).cast("int")
+    joined = joined.withColumns(
+        {"has_features": F.coalesce("has_features", F.lit(False)), "user_key": F.xxhash64(F.lit(seed), user), "fold": fold}
+    )
     return joined.withColumn("part", F.when(F.col("has_features"), part)).withColumn("slice", slice_name(job.conf.slices))
 
 

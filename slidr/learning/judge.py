@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from pyspark.sql import DataFrame
 
-from slidr import evaluation, guardrails, judging, plots, training_report, weights
+from slidr import calibration_plots, evaluation, guardrails, judging, training_report, weights
 from slidr.bundle import Bundle
-from slidr.curves import TOTAL, Calibration, Curve
+from slidr.curves import TOTAL
 from slidr.learning.clicks import PARTS, Days
 from slidr.learning.methods import learn
 from slidr.run import Job, folder
+from slidr.thresholds import Calibration, Solution
 from slidr.version import Version
 
 METHOD = "mlp"  # the one that becomes the version; the others are baselines
@@ -36,13 +38,8 @@ def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str, versio
     methods, raked, training_rows = learn(job, labelled, identity, versions)
     judgement, alike, seconds = judge(job, days, labelled, methods, champion)
     calibration = judgement.calibration
-    plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, folder(job, "models", identity[:12]) / "curves.png")
-    bundle = replace(
-        methods[METHOD],
-        thresholds=dict(calibration.thresholds),
-        default_threshold=calibration.default_threshold,
-        metrics=bundle_metrics(judgement, raked),
-    )
+    calibration_plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, folder(job, "models", identity[:12]) / "curves.png")
+    bundle = replace(tuned_by(methods[METHOD], calibration.chosen), metrics=bundle_metrics(judgement, raked))
     losses = {name: method.metrics["loss_by_epoch"] for name, method in methods.items() if "loss_by_epoch" in method.metrics}
     facts = training_facts(job, days, judgement, raked, bundle, training_rows=training_rows, losses=losses)
     return Learnt(bundle, judgement, facts, alike, seconds)
@@ -55,10 +52,14 @@ def judge(
     decides = champion.bundle if champion else None
     job.say("scoring the calibration and judging days")
     with judging.scored(labelled, methods, decides, lake=job.lake, days=days.judging, zones=job.conf.marketplaces) as (rows, why_not):
-        by_part, incomplete = judging.method_curves(rows)
+        histogram = judging.score_counts(rows)
+        by_part, incomplete = judging.method_curves(rows, histogram)
         job.say("choosing thresholds")
-        calibration = calibrate(job, by_part["calibration"][METHOD])
-        tuned = replace(methods[METHOD], thresholds=dict(calibration.thresholds), default_threshold=calibration.default_threshold)
+        chosen_on = histogram[(histogram["part"] == "calibration") & (histogram["method"] == METHOD)]
+        calibration = calibrate(job, chosen_on, judging.purchases_of_users(rows, METHOD))
+        solved = {name: (METHOD, tuned_by(methods[METHOD], solution)) for name, solution in calibration.solutions.items()}
+        money = judging.money(rows, solved)
+        tuned = solved[calibration.method][1]
         deciding = {judging.NEW: (METHOD, tuned)}
         if decides and judging.CHAMPION in by_part["judging"]:
             deciding[judging.CHAMPION] = (judging.CHAMPION, decides)
@@ -69,13 +70,21 @@ def judge(
             alike = guardrails.decided_alike(decided, champion.number, min_clicks=job.conf.guardrails.min_advertiser_clicks)
         seconds = time.monotonic() - began
     number = champion.number if champion else None
-    return evaluation.Judgement(METHOD, calibration, by_part, hours, number, why_not or incomplete), alike, seconds
+    return evaluation.Judgement(METHOD, calibration, by_part, hours, money, number, why_not or incomplete), alike, seconds
 
 
-def calibrate(job: Job, calibration_curves: dict[str, Curve]) -> Calibration:
+def calibrate(job: Job, histogram: pd.DataFrame, purchases: pd.DataFrame) -> Calibration:
+    """`histogram` and `purchases` of the calibration clicks: `judging.score_counts`, `judging.purchases_of_users`."""
     from slidr import calibration  # cvxpy is not in the base install
 
-    return calibration.calibrate(calibration_curves, **job.conf.calibration.model_dump(exclude={"slices"}))
+    conf = job.conf.calibration
+    effect = calibration.design_effect(purchases, conf.fpr_budget)
+    return calibration.calibrate(histogram, effect=effect, **conf.model_dump(exclude={"slices"}))
+
+
+def tuned_by(bundle: Bundle, solution: Solution) -> Bundle:
+    """The network with these thresholds."""
+    return replace(bundle, thresholds=solution.thresholds, default_threshold=solution.default_threshold)
 
 
 def write_report(
@@ -116,7 +125,8 @@ def training_facts(
             "feature spec": job.conf.spec.spec_id,
             "seed": conf.seed,
             "epochs": conf.epochs,
-            "calibration": f"{judgement.calibration.method}, FPR budget {judgement.calibration.fpr_budget:.2%}",
+            "calibration": f"{judgement.calibration.method}, FPR budget {judgement.calibration.fpr_budget:.2%}, "
+            f"confidence {judgement.calibration.confidence:.0%}",
         },
     )
 
@@ -128,7 +138,9 @@ def bundle_metrics(judgement: evaluation.Judgement, raked: weights.Raking) -> di
     total = evaluation.with_shares(judgement.metrics("judging").set_index("slice").loc[[TOTAL]]).iloc[0]
     names = ("ivr", "fpr", "fpr_low", "fpr_high", "high_rfm_fpr", "coverage", "clicks", "purchasing")
     numbers = {f"judging_{name}": float(total[name]) for name in names}
-    numbers |= {"calibration_ivr": calibration.ivr, "calibration_fpr": calibration.fpr, "calibration_global_ivr": calibration.global_ivr}
+    for name, solution in calibration.solutions.items():
+        shares = {"ivr": solution.ivr, "fpr": solution.fpr, "fpr_held_out": solution.held_out, "fpr_bound": solution.bound}
+        numbers |= {f"calibration_{name}_{of}": value for of, value in shares.items()}
     numbers |= {"weights_effective_share": raked.effective_share, "weights_largest": raked.largest_weight}
     compared = judgement.compared()
     methods = compared[compared["method"] != judging.CHAMPION]
@@ -137,6 +149,10 @@ def bundle_metrics(judgement: evaluation.Judgement, raked: weights.Raking) -> di
     notes = {row.slice: row.outcome for row in calibration.slices}
     return plain | {
         "calibration_method": calibration.method,
+        "calibrations": {
+            name: {"thresholds": solution.thresholds, "default_threshold": solution.default_threshold}
+            for name, solution in calibration.solutions.items()
+        },
         "calibration_outcomes": notes,
         "weights_dropped": list(raked.dropped + raked.pooled),
     }
