@@ -54,6 +54,7 @@ def show(job: Job, version: VersionNumber) -> Outcome:
         "state": loaded.state,
         "bundle_sha256": loaded.bundle.sha256,
         "spec_id": loaded.bundle.spec.spec_id,
+        "parent": loaded.bundle.metrics.get("parent"),
         "slices": loaded.bundle.slices.to_list(),
         "thresholds": loaded.bundle.thresholds,
         "default_threshold": loaded.bundle.default_threshold,

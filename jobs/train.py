@@ -10,22 +10,25 @@ import typer
 from pyspark import StorageLevel
 
 from slidr import guardrails, training_report
+from slidr.errors import NothingToDoError
 from slidr.learning.checks import check_data, check_judging, current_champion
 from slidr.learning.clicks import choose_days, labelled_clicks, read_versions, training_identity
-from slidr.learning.judge import make_bundle, write_report
-from slidr.learning.methods import forget
+from slidr.learning.judge import between, make_bundle, write_report
+from slidr.learning.methods import as_taught, forget
 from slidr.options import Override, parse_time
 from slidr.run import Job, Outcome, folder
 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Trains on the days that have matured by this time; default: now.")]
+CalibrateOnly = Annotated[bool, typer.Option("--calibrate-only", help="Trains nothing: new thresholds for the champion's weights.")]
 
 
-def train(job: Job, as_of: AsOf = None, override: Override = None) -> Outcome:
+def train(job: Job, as_of: AsOf = None, override: Override = None, calibrate_only: CalibrateOnly = False) -> Outcome:
     """Trains, calibrates and registers a candidate on the newest matured days; guardrails may stop it."""
-    return train_as_of(job, parse_time(as_of, "--as-of") if as_of else job.now, override=override)
+    now = parse_time(as_of, "--as-of") if as_of else job.now
+    return train_as_of(job, now, override=override, calibrate_only=calibrate_only)
 
 
-def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outcome:
+def train_as_of(job: Job, now: datetime, *, override: str | None = None, calibrate_only: bool = False) -> Outcome:
     """The same training twice is one version: the second finds it and does nothing.
 
     The tables are read as of their newest commits at the start.
@@ -35,23 +38,30 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
     registry = Registry(job.conf.registry, job.lake)
     registry.init()
     started = time.monotonic()
+    champion = current_champion(registry)
+    parent = champion if calibrate_only else None
+    if calibrate_only:
+        if champion is None:
+            raise NothingToDoError(
+                "--calibrate-only expected a champion whose weights get new thresholds, found none; train and promote one"
+            )
+        job = replace(job, conf=as_taught(job.conf, champion))
     days = choose_days(job, now)
     versions = read_versions(job)
     labelled = labelled_clicks(job, days, versions).persist(StorageLevel.MEMORY_AND_DISK)
     try:
-        identity = training_identity(job, days, labelled)
+        identity = training_identity(job, days, labelled, parent)
         known = registry.find(identity)
         state = registry.states().state.get(known[0]) if known else None
         if known and state:  # without a state its registration was cut off: it is registered to the end below
             forget(job, identity)  # it is still there where the run that registered the version was cut off right after
             return Outcome({"version": known[0], "new": False, "state": state}, said=f"Already trained: version {known[0]}, {state}.")
-        champion = current_champion(registry)
         data_started = time.monotonic()
         checks, features = check_data(job, days, labelled, champion)
         guardrail_seconds = time.monotonic() - data_started
         guardrails.require(checks, override)
         with guardrails.beside(checks, "weights, training and calibration"):
-            learnt = make_bundle(job, days, labelled, identity, versions, champion)
+            learnt = make_bundle(job, days, labelled, identity, versions, champion, parent)
         judgement = learnt.judgement
         checks += check_judging(job, days, judgement, learnt.alike)
         guardrail_seconds += learnt.seconds
@@ -60,8 +70,10 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
         failed = guardrails.require(checks, override)
     finally:
         labelled.unpersist()
-    bundle = replace(learnt.bundle, metrics={**learnt.bundle.metrics, guardrails.REFERENCE: features})
-    reason = f"trained on {days.training[0]} to {days.judging[-1]}" + (f"; override: {override}" if override else "")
+    taught = parent.bundle.metrics[guardrails.REFERENCE] if parent else features
+    bundle = replace(learnt.bundle, metrics={**learnt.bundle.metrics, guardrails.REFERENCE: taught})
+    made = f"thresholds for the weights of version {parent.number} chosen" if parent else "trained"
+    reason = f"{made} on {between(days.all)}" + (f"; override: {override}" if override else "")
     number = registry.register(
         bundle, identity=identity, pictures=folder(job, "models", identity[:12]), now=job.now, actor=job.actor, reason=reason
     )
@@ -70,6 +82,7 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None) -> Outc
     result = {
         "version": number,
         "new": True,
+        "parent": parent.number if parent else None,
         "overridden": [guardrails.one_line([check]) for check in failed],
         "guardrails": table,
         "seconds": {"guardrails": round(guardrail_seconds, 1), "all": round(time.monotonic() - started, 1)},

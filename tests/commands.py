@@ -14,7 +14,8 @@ from slidr.lake import Lake
 # What 60,000 made clicks can bear.
 SMALL = {
     "training.epochs": "2",
-    "calibration.fpr_budget": "0.05",
+    "calibration.fpr_budget": "0.15",  # some thirty purchasing clicks choose the thresholds
+    "calibration.fpr_max": "0.5",
     "calibration.min_coverage": "0.0",
     "guardrails.min_hour_clicks": "50",
     "guardrails.min_purchasing": "50",

@@ -1,14 +1,13 @@
 """A budget that holds on clicks that did not choose the thresholds: the study of tests/bench/calibration.py in small, and its parts."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom
 
+from slidr import calibration
 from slidr.calibration import calibrate, crossfit
-from slidr.calibration.borrowing import Borrowing, estimate
+from slidr.calibration.borrowing import ONE_RATE, Borrowing, estimate
 from slidr.calibration.correlation import count_pairs, design_effect
 from slidr.calibration.counts import counts, parents
 from slidr.curves import curves, pool
@@ -188,6 +187,14 @@ def test_holds_stops_at_the_first_that_fails() -> None:
 
 def test_the_default_is_the_one_threshold() -> None:
     found = calibrate(three(), **BOUNDED)
-    one = calibrate(three(), **BOUNDED | {"method": "global", "confidence": 0.975}).chosen
-    assert found.default_threshold == one.default_threshold
-    assert replace(found, method="global").default_threshold == found.solutions["global"].slices[0].threshold
+    assert found.default_threshold == found.solutions["global"].slices[0].threshold
+
+
+def test_where_slices_have_one_rate_the_one_threshold_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "choose", lambda *_: ONE_RATE)
+    found = calibrate(three(), **BOUNDED)
+    assert found.chosen.note.startswith("slicing does not pay")
+    assert set(found.thresholds.values()) == {found.default_threshold}
+    strict = calibrate(three(), **BOUNDED | {"fpr_budget": 0.04, "min_coverage": 0.33, "fpr_max": 0.2})
+    assert all(row.coverage >= 0.33 for row in strict.slices)  # it would not keep the coverage of each slice
+    assert len(set(strict.thresholds.values())) == 3

@@ -218,7 +218,8 @@ def judging_clicks(job: Job) -> DataFrame:
     labels = job.lake.read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
     made = job.lake.read(CLICKS, worlds.DAYS[:1]).where("upstream_filter is null").drop("upstream_filter")
     labelled = made.join(labels, "click_id").join(stored, "click_id")
-    return labelled.withColumns({"has_features": F.lit(True), "slice": slice_name(LOGIN_SLICES), "part": F.lit("judging")})
+    user = {"user_key": F.xxhash64("session_id"), "fold": F.lit(0)}
+    return labelled.withColumns({"has_features": F.lit(True), "slice": slice_name(LOGIN_SLICES), "part": F.lit("judging"), **user})
 
 
 def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:

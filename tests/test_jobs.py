@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
-from slidr import tables, training_report
+from slidr import config, tables, training_report
 from slidr.registry import Registry
 from tests.commands import SMALL, World
 
@@ -55,7 +56,9 @@ def test_the_chain_from_training_to_a_published_replay(world: World) -> None:
     assert world.ok("train", "--as-of", "2025-03-20")["new"] is False
     assert not leftover.exists()
     assert 0 < trained["bundle_metrics"]["judging_ivr"] < 0.6
+    assert "bounded" in trained["bundle_metrics"]["calibrations"]
     world.ok("models", "mark-stable", "1", "--reason", "too early", code=8)
+    assert "expected a champion" in world.ok("train", "--calibrate-only", code=9)["message"]
     world.ok("models", "promote", "1", "--reason", "first")
     first = world.ok("score", "--from", "2025-03-20", "--to", "2025-03-20T12:00Z")
     day = world.lake.read(tables.CLICKS).where("click_date = '2025-03-20'").count()
@@ -65,6 +68,7 @@ def test_the_chain_from_training_to_a_published_replay(world: World) -> None:
     assert world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21")["new_decisions"] == 0
     identity_replay(world, day)
     never_decided_replay(world)
+    new_thresholds_for_the_champion(world)
 
 
 def trained_despite_a_kill(world: World) -> dict[str, Any]:
@@ -86,6 +90,29 @@ def its_report_is_in_the_registry(world: World) -> None:
     kept = {Path(file.path).name for file in client.list_artifacts(version.run_id, "pictures")}
     assert kept >= {"report.html", "report.json", *training_report.PICTURES}
     assert not (world.root / "work" / "snapshots").exists() or not any((world.root / "work" / "snapshots").iterdir())
+
+
+def new_thresholds_for_the_champion(world: World) -> None:
+    """Nothing is trained: the same network, whose parent is on record, with thresholds for another budget and other slices."""
+    few = ("--set", "guardrails.min_human_density=0.01")  # five days have too few clicks of high RFM for an hour of each
+    words = ("train", "--calibrate-only", "--as-of", "2025-03-20", *few, "--set", "calibration.fpr_budget=0.3")
+    made = world.ok(*words, "--set", "calibration.slices=[{column: marketplace}]", "--set", "training.seed=99")
+    assert (made["version"], made["parent"], made["new"]) == ("2", "1", True)
+    again = world.ok(*words, "--set", "calibration.slices=[{column: marketplace}]", "--set", "training.seed=99")
+    assert (again["version"], again["new"]) == ("2", False)
+    old, new = (world.ok("models", "show", number) for number in ("1", "2"))
+    assert new["parent"] == {"version": "1", "bundle_sha256": old["bundle_sha256"]}
+    assert (old["parent"], new["state"]) == (None, "candidate")
+    assert set(new["thresholds"]) <= {"US", "DE", "JP", "IN"}
+    for name in ("feature_shares", "weights_largest"):
+        assert new["metrics"][name] == old["metrics"][name]  # of the training, which stays the same
+    page = html.unescape(Path(made["report"]).read_text(encoding="utf-8"))
+    assert "Model with the weights of version 1 and new thresholds" in page
+    registry = Registry(config.load(config.shipped("local.yaml"), tuple(world.options[3::2])).registry, world.lake)
+    before, after = (registry.load(number).bundle for number in ("1", "2"))
+    assert all(np.array_equal(a, b) for x, y in zip(before.layers, after.layers, strict=True) for a, b in zip(x, y, strict=True))
+    assert before.preparation == after.preparation
+    assert after.config["training"]["seed"] == before.config["training"]["seed"]  # so that no user who taught it judges it
 
 
 def identity_replay(world: World, day: int) -> None:

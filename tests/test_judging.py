@@ -1,5 +1,6 @@
 """All methods and the champion on the same frozen clicks: scored once, decided as scoring decides, and said where it can't be."""
 
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyspark.sql import functions as F
 
 from slidr import judging, scoring
 from slidr.bundle import Bundle
+from slidr.calibration import count_pairs
 from slidr.config import Config
 from slidr.errors import NothingToDoError
 from slidr.lake import Lake
@@ -167,3 +169,36 @@ def test_days_without_clicks_are_said(labelled: DataFrame, conf: Config, lake: L
         pytest.raises(NothingToDoError, match="label more days"),
     ):
         judging.method_curves(rows, judging.score_counts(rows))
+
+
+def test_purchases_of_users_are_ranked_and_money_is_that_of_the_decisions(labelled: DataFrame, conf: Config, lake: Lake) -> None:
+    methods = {"mlp": network(conf, 0.5)}
+    deciding = {"bounded": ("mlp", methods["mlp"]), "global": ("mlp", replace(methods["mlp"], thresholds={}, default_threshold=0.6))}
+    costly = labelled.withColumn("cost_micros", F.when(F.col("click_id") != "c02", F.length("click_id") * 1000 + F.col("user_key")))
+    costly = costly.withColumn("currency", F.when(F.col("marketplace") == "US", "USD").otherwise("JPY"))
+    with judging.scored(costly, methods, None, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, _):
+        purchases = judging.purchases_of_users(rows, "mlp").sort_values("bin", ignore_index=True)
+        money = judging.money(rows, deciding)
+        table = rows.toPandas()
+    bought = table[(table["part"] == "calibration") & table["is_purchase"]]
+    bins = np.ceil(np.round(bought["score_mlp"] * 1e6) / 100).astype(int)
+    expected = count_pairs(bought["user_key"].to_numpy(), bins.to_numpy())
+    pd.testing.assert_frame_equal(purchases, expected, check_dtype=False)
+    judged = table[table["part"] == "judging"].assign(cost=lambda rows: rows["cost_micros"].fillna(0))
+    for decider, (_, bundle) in deciding.items():
+        invalid = judged["score_mlp"] > judged["slice"].map(bundle.thresholds).fillna(bundle.default_threshold)
+        found = money[money["decider"] == decider].set_index(["slice", "currency"]).sort_index()
+        assert (
+            found["invalid_cost_micros"].to_dict()
+            == judged["cost"].where(invalid, 0).groupby([judged["slice"], judged["currency"]]).sum().to_dict()
+        )
+        assert found["cost_micros"].sum() == judged["cost"].sum()
+
+
+def test_folds_of_the_calibration_clicks_are_kept_apart_and_those_of_judging_are_not(labelled: DataFrame, conf: Config, lake: Lake) -> None:
+    with judging.scored(labelled, {"mlp": network(conf, 0.5)}, None, lake=lake, days=[DAY], zones=conf.marketplaces) as (rows, _):
+        histogram = judging.score_counts(rows)
+        by_fold = rows.where("part = 'calibration'").groupBy("fold").count().toPandas().set_index("fold")["count"]
+    calibration = histogram[histogram["part"] == "calibration"]
+    assert calibration.groupby("fold")["clicks"].sum().to_dict() == by_fold.to_dict()
+    assert set(histogram.loc[histogram["part"] == "judging", "fold"]) == {0}

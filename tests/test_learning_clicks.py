@@ -11,6 +11,7 @@ from slidr.lake import Lake
 from slidr.learning.clicks import Days, labelled_clicks, read_versions
 from slidr.run import Job
 from slidr.tables import LABELS, PURCHASES, features_table
+from slidr.thresholds import FOLDS
 from tests import worlds
 from tests.frames import frame, purchase
 
@@ -57,3 +58,14 @@ def test_slices_on_a_feature_have_a_name_where_the_feature_has_none(job: Job) ->
         band = "=none" if name == one else "<1" if count < 1 else "[1,3)" if count < 3 else ">=3"
         assert row["slice"] == f"{row['campaign_id']}/ip_clicks_1h{band}"
     assert len({row["slice"].split("/")[1] for row in found.values()}) == 4
+
+
+def test_a_user_is_in_one_fold(job: Job) -> None:
+    rows = labelled_clicks(job, DAYS, read_versions(job)).collect()
+    folds: dict[int, set[int]] = {}
+    for row in rows:
+        folds.setdefault(row["user_key"], set()).add(row["fold"])
+    assert {len(found) for found in folds.values()} == {1}
+    assert all(0 <= row["fold"] < FOLDS for row in rows)
+    users = {row["user_id"] or row["ip_key"] or row["session_id"] for row in rows}
+    assert len(folds) == len(users)

@@ -14,6 +14,8 @@ from slidr.lake import Lake
 from tests.frames import frame
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+LAST = {"decisions": "40", "calibration": "7"}  # of the last cell: clicks; methods compared
+PICTURES = {"decisions": 1, "calibration": 3}
 
 
 def decision(number: int) -> dict:
@@ -51,7 +53,11 @@ def test_runs_on_a_small_lake(spark: SparkSession, tmp_path: Path, path: Path, m
     (tmp_path / "conf.yaml").write_text(yaml.safe_dump(content))
     rows = frame(spark, tables.CURRENT_DECISIONS, [decision(number) for number in range(40)])
     Lake(spark, str(tmp_path / "lake")).append(rows, tables.CURRENT_DECISIONS)
+    monkeypatch.setenv("SLIDR_REDRAWS", "3")
     monkeypatch.setenv("SLIDR_CONF", str(tmp_path / "conf.yaml"))
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
-    assert notebook.cells[-1].outputs[-1]["data"]["text/plain"] == "40"
+    assert notebook.cells[-1].outputs[-1]["data"]["text/plain"] == LAST[path.stem]
+    assert (
+        sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])) == PICTURES[path.stem]
+    )

@@ -16,7 +16,7 @@ import pandas as pd
 
 from slidr.calibration import concave, crossfit
 from slidr.calibration import quadratic as published
-from slidr.calibration.concave import Positions
+from slidr.calibration.borrowing import ONE_RATE, Borrowing, choose
 from slidr.calibration.correlation import count_pairs, design_effect
 from slidr.calibration.counts import counts
 from slidr.calibration.problem import (
@@ -95,45 +95,41 @@ def _answers(problem: Problem, method: str) -> tuple[dict[str, Solution], dict[s
 
 
 def bounded(problem: Problem) -> Solution:
-    """The choice that gains more, of those of `crossfit.select` and the one threshold; that one only where it keeps every slice's
-    coverage and FPR. Each has half of the doubt, since the better of two is the luckier, too. With purchases for one bound only, the
-    one threshold has all of it.
+    """The choice of `crossfit.select`; or the one threshold, where the likeliest rate of purchasing clicks at a score is the same in all
+    slices, or where there are purchases for its bound only. Which of the two is settled before either is held against the budget: the
+    better of two that were is the luckier, too.
 
     Raises GuardrailError for too few purchases, and where the coverage that is asked for can't be had within the budget.
     """
-    require_enough_purchases(problem)
-    rows = [draft(problem, name, 1.0, "") for name in problem.counts.slices]
-    require_reachable(problem, rows)
-    halved = replace(problem, confidence=(1 + problem.confidence) / 2)
-    if problem.effective < least_purchases(halved):
-        return _as_bounded(one_threshold(problem), "too few purchasing clicks to look at slices")
-    one = one_threshold(halved)
+    one = one_threshold(problem)
+    require_reachable(problem, [draft(problem, name, 1.0, "") for name in problem.counts.slices])
+    careful = replace(problem, confidence=1 - crossfit.DOUBT * (1 - problem.confidence))
+    keeps = _keeps_slices(problem, one)
+    if keeps and problem.effective < least_purchases(careful):
+        return replace(one, method="bounded", note="too few purchasing clicks to look at slices")
+    borrowing = choose(problem.counts, problem.levels, problem.fpr_budget)
+    if keeps and borrowing == ONE_RATE:
+        return replace(one, method="bounded", note="slicing does not pay: at a score all slices have one rate of purchasing clicks")
+    return _by_slice(careful, borrowing, one.default_threshold)
+
+
+def _by_slice(problem: Problem, borrowing: Borrowing, default: float) -> Solution:
     chosen = crossfit.select(
         problem.counts,
         problem.levels,
         problem.allowed,
+        borrowing,
         budget=problem.fpr_budget,
-        confidence=halved.confidence,
+        confidence=problem.confidence,
         effect=problem.effect,
     )
-    keeps = _keeps_slices(problem, one)
-    if keeps and (chosen.position is None or one.ivr >= chosen.ivr):
-        return _as_bounded(one, f"slicing does not pay: one threshold invalidates {one.ivr:.2%}, slices {chosen.ivr:.2%}")
-    if chosen.position is None:
-        raise too_costly(problem, {row.slice: (share(c, row.p), row.p) for row, c in zip(rows, chosen.cost, strict=True)}, chosen.bound)
-    return _by_slice(problem, chosen, chosen.position, one.default_threshold)
-
-
-def _as_bounded(one: Solution, why: str) -> Solution:
-    return replace(one, method="bounded", note=why)
-
-
-def _by_slice(problem: Problem, chosen: crossfit.Selection, position: Positions, default: float) -> Solution:
-    columns = (problem.counts.slices, problem.counts.thresholds[position], chosen.own, chosen.cost)
+    found = zip(problem.counts.slices, problem.counts.thresholds[chosen.position], chosen.own, chosen.cost, strict=True)
     slices = []
-    for name, threshold, own, cost in zip(*columns, strict=True):
+    for name, threshold, own, cost in found:
         row = draft(problem, name, float(threshold), f"own clicks {own:.0%}")
         slices.append(replace(row, f=share(cost, row.p), own=float(own)))
+    if not chosen.holds:
+        raise too_costly(problem, {row.slice: (row.f, row.p) for row in slices}, chosen.bound)
     return solution(
         problem,
         "bounded",
@@ -145,7 +141,7 @@ def _by_slice(problem: Problem, chosen: crossfit.Selection, position: Positions,
         objective=chosen.ivr,
         held_out=chosen.fpr,
         bound=chosen.bound,
-        note=str(chosen.borrowing),
+        note=str(borrowing),
     )
 
 

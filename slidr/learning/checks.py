@@ -28,9 +28,10 @@ def check_data(job: Job, days: Days, labelled: DataFrame, champion: Version | No
     (hours, histogram, missing), others = together(
         lambda: guardrails.window_tables(counted, names), lambda: guardrails.read_others(job.lake, days.all, conf=job.conf)
     )
-    measured = guardrails.Measured(tuple(days.all), tuple(days.training), hours, histogram, missing, others)
+    taught = days.training or days.calibration  # a run that only calibrates compares its own days with those of the champion's training
+    measured = guardrails.Measured(tuple(days.all), tuple(taught), hours, histogram, missing, others)
     reference = champion.bundle.metrics.get(guardrails.REFERENCE) if champion else None
-    return guardrails.check_training_data(measured, bounds=conf, reference=reference), guardrails.reference_of(histogram, days.training)
+    return guardrails.check_training_data(measured, bounds=conf, reference=reference), guardrails.reference_of(histogram, taught)
 
 
 def check_judging(job: Job, days: Days, judgement: evaluation.Judgement, alike: guardrails.Alike | None) -> list[guardrails.Check]:

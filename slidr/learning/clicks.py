@@ -17,6 +17,7 @@ from slidr.run import Job
 from slidr.slices import slice_name
 from slidr.tables import CLICKS, LABELS, Table, features_table
 from slidr.thresholds import FOLDS
+from slidr.version import Version
 
 PARTS = ("training", "calibration", "judging")
 JUDGED = ("arrival_time", "advertiser_id", "campaign_id", "cost_micros", "currency")  # what guardrails and slices look at besides
@@ -96,8 +97,9 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
     return joined.withColumn("part", F.when(F.col("has_features"), part)).withColumn("slice", slice_name(job.conf.slices))
 
 
-def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:
-    """Hash of what the model is made of: code, settings, days, and a fingerprint of the labelled clicks with their features."""
+def training_identity(job: Job, days: Days, labelled: DataFrame, parent: Version | None) -> str:
+    """Hash of what the model is made of: code, settings, days, a fingerprint of the labelled clicks with their features, and the
+    version whose network it keeps."""
     row = labelled.select(F.xxhash64(*labelled.columns).alias("h")).agg(F.count("*"), F.sum(F.col("h").cast("decimal(38,0)"))).collect()[0]
     content = {
         "code": code_version(),
@@ -105,5 +107,6 @@ def training_identity(job: Job, days: Days, labelled: DataFrame) -> str:
         "days": asdict(days),
         "clicks": row[0],
         "fingerprint": str(row[1]),
+        "parent": parent.bundle.sha256 if parent else None,
     }
     return hashlib.sha256(json.dumps(content, default=str, sort_keys=True).encode()).hexdigest()

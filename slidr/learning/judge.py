@@ -3,22 +3,21 @@
 import math
 import time
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from slidr import calibration_plots, evaluation, guardrails, judging, training_report, weights
+from slidr import calibration_plots, evaluation, guardrails, judging, training_report
 from slidr.bundle import Bundle
 from slidr.curves import TOTAL
 from slidr.learning.clicks import PARTS, Days
-from slidr.learning.methods import learn
+from slidr.learning.methods import METHOD, Lesson, keep, learn
 from slidr.run import Job, folder
 from slidr.thresholds import Calibration, Solution
 from slidr.version import Version
-
-METHOD = "mlp"  # the one that becomes the version; the others are baselines
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,27 @@ class Learnt:
     seconds: float
 
 
-def make_bundle(job: Job, days: Days, labelled: DataFrame, identity: str, versions: dict[str, int], champion: Version | None) -> Learnt:
-    """Weights, snapshot, methods, thresholds and judgement; nothing is registered yet. `versions`: table -> commit read."""
-    methods, raked, training_rows = learn(job, labelled, identity, versions)
-    judgement, alike, seconds = judge(job, days, labelled, methods, champion)
+def make_bundle(
+    job: Job,
+    days: Days,
+    labelled: DataFrame,
+    identity: str,
+    versions: dict[str, int],
+    champion: Version | None,
+    parent: Version | None = None,
+) -> Learnt:
+    """Weights, snapshot, methods, thresholds and judgement; nothing is registered yet. `versions`: table -> commit read. With a
+    `parent` nothing is trained: its network gets new thresholds."""
+    lesson = keep(job, parent, versions) if parent else learn(job, labelled, identity, versions)
+    judgement, alike, seconds = judge(job, days, labelled, lesson.methods, champion)
     calibration = judgement.calibration
-    calibration_plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, folder(job, "models", identity[:12]) / "curves.png")
-    bundle = replace(tuned_by(methods[METHOD], calibration.chosen), metrics=bundle_metrics(judgement, raked))
-    losses = {name: method.metrics["loss_by_epoch"] for name, method in methods.items() if "loss_by_epoch" in method.metrics}
-    facts = training_facts(job, days, judgement, raked, bundle, training_rows=training_rows, losses=losses)
-    return Learnt(bundle, judgement, facts, alike, seconds)
+    target = folder(job, "models", identity[:12])
+    calibration_plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, target / "curves.png")
+    metrics = bundle_metrics(judgement, lesson)
+    if parent:
+        metrics["parent"] = {"version": parent.number, "bundle_sha256": parent.bundle.sha256}
+    bundle = replace(tuned_by(lesson.methods[METHOD], calibration.chosen), metrics=metrics)
+    return Learnt(bundle, judgement, training_facts(job, days, judgement, lesson, bundle), alike, seconds)
 
 
 def judge(
@@ -96,42 +106,39 @@ def write_report(
     return training_report.write(judgement, facts, target, rows)
 
 
-def training_facts(
-    job: Job,
-    days: Days,
-    judgement: evaluation.Judgement,
-    raked: weights.Raking,
-    bundle: Bundle,
-    *,
-    training_rows: int,
-    losses: dict[str, list[float]],
-) -> training_report.Facts:
+def training_facts(job: Job, days: Days, judgement: evaluation.Judgement, lesson: Lesson, bundle: Bundle) -> training_report.Facts:
     rows = {part: sum(curve.clicks for curve in by_method[METHOD].values()) for part, by_method in judgement.curves.items()}
-    conf = job.conf.training
+    calibration, parent = judgement.calibration, bundle.metrics.get("parent")
+    taught = f"trained on {between(days.training)}" if not parent else f"with the weights of version {parent['version']} and new thresholds"
+    methods = lesson.methods.items()
     return training_report.Facts(
-        title=f"Model trained on {days.training[0]} to {days.training[-1]}, judged on {days.judging[0]} to {days.judging[-1]}",
-        days={part: [str(day) for day in getattr(days, part)] for part in PARTS},
-        rows={"training": training_rows, **rows},
+        title=f"Model {taught}, judged on {between(days.judging)}",
+        days={part: [str(day) for day in getattr(days, part)] for part in PARTS if getattr(days, part)},
+        rows={"training": lesson.rows, **rows} if lesson.rows else rows,
         raking={
-            "effective share of the clicks": raked.effective_share,
-            "largest weight": raked.largest_weight,
-            "dimensions left out, with one observed value": ", ".join(raked.dropped) or "none",
+            "effective share of the clicks": lesson.weighing["weights_effective_share"],
+            "largest weight": lesson.weighing["weights_largest"],
+            "dimensions left out, or made coarser": ", ".join(lesson.weighing["weights_dropped"]) or "none",
         },
-        losses=losses,
+        losses={name: method.metrics["loss_by_epoch"] for name, method in methods if "loss_by_epoch" in method.metrics},
         table_versions=bundle.table_versions,
         libraries=bundle.libraries,
         settings={
             "configuration": job.conf.config_hash,
             "feature spec": job.conf.spec.spec_id,
-            "seed": conf.seed,
-            "epochs": conf.epochs,
-            "calibration": f"{judgement.calibration.method}, FPR budget {judgement.calibration.fpr_budget:.2%}, "
-            f"confidence {judgement.calibration.confidence:.0%}",
+            "seed": job.conf.training.seed,
+            "epochs": job.conf.training.epochs,
+            "calibration": f"{calibration.method}, FPR budget {calibration.fpr_budget:.2%}, confidence {calibration.confidence:.0%}",
         },
     )
 
 
-def bundle_metrics(judgement: evaluation.Judgement, raked: weights.Raking) -> dict[str, Any]:
+def between(days: list[date]) -> str:
+    """First and last day as text."""
+    return f"{days[0]} to {days[-1]}"
+
+
+def bundle_metrics(judgement: evaluation.Judgement, lesson: Lesson) -> dict[str, Any]:
     """Plain numbers by name, shares in [0, 1]; NaN becomes None, since JSON has none. Nothing of the champion: the same
     training gives the same bundle whoever decides at the time."""
     calibration = judgement.calibration
@@ -141,18 +148,17 @@ def bundle_metrics(judgement: evaluation.Judgement, raked: weights.Raking) -> di
     for name, solution in calibration.solutions.items():
         shares = {"ivr": solution.ivr, "fpr": solution.fpr, "fpr_held_out": solution.held_out, "fpr_bound": solution.bound}
         numbers |= {f"calibration_{name}_{of}": value for of, value in shares.items()}
-    numbers |= {"weights_effective_share": raked.effective_share, "weights_largest": raked.largest_weight}
     compared = judgement.compared()
     methods = compared[compared["method"] != judging.CHAMPION]
     numbers |= {f"{row['method']}_ivr_at_budget": float(row["ivr"]) for row in methods.to_dict("records")}
     plain: dict[str, Any] = {name: None if math.isnan(value) else float(value) for name, value in numbers.items()}
     notes = {row.slice: row.outcome for row in calibration.slices}
     return plain | {
+        **lesson.weighing,
         "calibration_method": calibration.method,
         "calibrations": {
             name: {"thresholds": solution.thresholds, "default_threshold": solution.default_threshold}
             for name, solution in calibration.solutions.items()
         },
         "calibration_outcomes": notes,
-        "weights_dropped": list(raked.dropped + raked.pooled),
     }

@@ -1,6 +1,7 @@
-"""Weights, snapshot, and every method trained on it, as bundles that invalidate nothing yet."""
+"""Weights, snapshot, and every method trained on it, as bundles that invalidate nothing yet; or the network of a version that is there."""
 
 import shutil
+from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,47 @@ from pyspark.sql import functions as F
 from slidr import weights
 from slidr.build import code_version
 from slidr.bundle import Bundle, Preparation, preparation_for
+from slidr.config import Config
 from slidr.run import Job, folder
+from slidr.version import Version
 
 LIBRARIES = ("numpy", "pyarrow", "pyspark", "torch", "petastorm", "cvxpy", "mlflow")
 
 
-def learn(job: Job, labelled: DataFrame, identity: str, versions: dict[str, int]) -> tuple[dict[str, Bundle], weights.Raking, int]:
-    """(all methods by name; the weights that they learnt with; clicks that they learnt from). `versions`: table -> commit read."""
+METHOD = "mlp"  # the one that becomes the version; the others are baselines
+WEIGHING = ("weights_effective_share", "weights_largest", "weights_dropped")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """All methods by name, how the clicks that they learnt from were weighed (WEIGHING), and how many clicks that were."""
+
+    methods: dict[str, Bundle]
+    weighing: dict[str, Any]
+    rows: int
+
+
+def learn(job: Job, labelled: DataFrame, identity: str, versions: dict[str, int]) -> Lesson:
+    """`versions`: table -> commit read."""
     raked = rake(job, labelled)
     manifest, preparation = snapshot(job, labelled, raked, identity, versions)
-    return fit_all(job, manifest, preparation, versions), raked, manifest.rows
+    weighed = (raked.effective_share, raked.largest_weight, [*raked.dropped, *raked.pooled])
+    return Lesson(fit_all(job, manifest, preparation, versions), dict(zip(WEIGHING, weighed, strict=True)), manifest.rows)
+
+
+def keep(job: Job, parent: Version, versions: dict[str, int]) -> Lesson:
+    """The network of a version as it is, for new thresholds; no baseline beside it."""
+    network = parent.bundle
+    known = {name: network.metrics[name] for name in WEIGHING}
+    return Lesson({METHOD: draft(job, network.preparation, network.layers, [], versions)}, known, 0)
+
+
+def as_taught(conf: Config, parent: Version) -> Config:
+    """The settings of a run that only calibrates: features, seed and shares of the users as the parent's training had them, so that no
+    user who taught it judges it; and no training days."""
+    taught = parent.bundle.config["training"]
+    kept = {"seed": taught["seed"], "user_shares": tuple(taught["user_shares"]), "train_days": 0}
+    return conf.model_copy(update={"features": parent.bundle.spec.to_dict(), "training": conf.training.model_copy(update=kept)})
 
 
 def forget(job: Job, identity: str) -> None:

@@ -38,6 +38,7 @@ SETTINGS = {
     "training.batch_size": "512",  # 30,000 clicks in batches of 4096 are 60 steps: the network would not have learned much yet
     "training.epochs": "20",
     "training.user_shares": "[0.5, 0.05, 0.45]",
+    "calibration.method": "quadratic",  # next to no users are left for calibration: they judge
 }
 START, WARM, LABELLED, END, AS_OF = "2025-03-01", "2025-03-08", "2025-03-18", "2025-03-20", datetime(2025, 3, 20, tzinfo=timezone.utc)
 COLUMNS = ("method", "threshold", "ivr", "fpr", "high_rfm_fpr", "coverage", "recall", "harm")
@@ -48,7 +49,7 @@ def judged(root: Path, spark: SparkSession, *, seed: int, clicks: int = CLICKS) 
     _, job = prepared(root, spark, seed=seed, clicks=clicks)
     days = choose_days(job, AS_OF)
     labelled = labelled_clicks(job, days, read_versions(job)).localCheckpoint()
-    methods, _, _ = learn(job, labelled, "0" * 12, {})
+    methods = learn(job, labelled, "0" * 12, {}).methods
     with judging.scored(labelled, methods, None, lake=job.lake, days=days.judging, zones=job.conf.marketplaces) as (rows, _):
         long = judging.by_method(rows.where("part = 'judging'"), "click_id", *judging.SIGNS)
         return judge_scores(long, read_truth(spark, str(root / "traffic")), fpr=FPR)

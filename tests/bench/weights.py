@@ -33,9 +33,10 @@ def compared(root: Path, spark: SparkSession, *, seed: int, clicks: int) -> list
     for number, (way, dimensions) in enumerate(WAYS.items()):
         settings = job.conf.weights.model_copy(update={"dimensions": dimensions})
         job.conf = job.conf.model_copy(update={"weights": settings})
-        methods, raked, _ = learn(job, labelled, f"{number}" * 12, {})
-        bundles[way] = methods["mlp"]
-        print(f"{way}: effective share of the clicks {raked.effective_share:.2f}, largest weight {raked.largest_weight:.1f}", flush=True)
+        lesson = learn(job, labelled, f"{number}" * 12, {})
+        bundles[way] = lesson.methods["mlp"]
+        effective, largest = (lesson.weighing[name] for name in ("weights_effective_share", "weights_largest"))
+        print(f"{way}: effective share of the clicks {effective:.2f}, largest weight {largest:.1f}", flush=True)
     with judging.scored(labelled, bundles, None, lake=job.lake, days=days.judging, zones=job.conf.marketplaces) as (rows, _):
         long = judging.by_method(rows.where("part = 'judging'"), "click_id", "hour_of_week", *judging.SIGNS)
         truth = read_truth(spark, str(root / "traffic"))
