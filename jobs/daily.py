@@ -79,10 +79,10 @@ def _rows_of_days(job: Job, table: Table) -> dict[date, int]:
     return dict(tuple(row) for row in job.lake.read(table).groupBy("click_date").count().collect())  # one row a day
 
 
-def learn(job: Job, registry: Any) -> tuple[str, GuardrailError | None]:
-    """(what happened; the guardrail that stopped it): the champion stays as it is then."""
+def learn(job: Job, registry: Any, *, drawn: bool = True) -> tuple[str, GuardrailError | None]:
+    """(what happened; the guardrail that stopped it): the champion stays as it is then. `drawn`: with pictures and a report."""
     try:
-        trained = train.train_as_of(job, job.now).summary
+        trained = train.train_as_of(job, job.now, drawn=drawn).summary
     except NothingToDoError as error:
         return f"waits: {error}", None
     except GuardrailError as error:

@@ -6,9 +6,12 @@ from datetime import date, datetime
 from typing import Annotated
 
 import typer
+from pyspark.sql import DataFrame
 
 from slidr import labels as stage
+from slidr.config import LabelsConf
 from slidr.errors import NothingToDoError
+from slidr.lake import Lake
 from slidr.options import From, To, parse_time, whole_days
 from slidr.run import Job, Outcome
 from slidr.tables import CLICKS, LABELS, PURCHASES
@@ -32,16 +35,27 @@ def relabel(job: Job, days: Sequence[date], *, waiting: int, now: datetime) -> O
     conf = job.conf.labels
     clicks = job.lake.read(CLICKS, stage.days_of_clicks(days, conf))
     purchases = job.lake.read(PURCHASES, stage.days_of_purchases(days, conf))
-    attributed = stage.attribute(clicks, purchases, conf=conf).persist()
-    job.lake.replace_days(stage.label(clicks, purchases, attributed, days=days, conf=conf), LABELS, days)
-    on_time, late = stage.purchases_in_time(attributed, days=days, now=now)
-    attributed.unpersist()
+    on_time, late = publish(job.lake, clicks, purchases, days=days, conf=conf, now=now)
     rows = job.lake.read(LABELS, days).groupBy("label_reason").count().collect()  # three rows
     counts = {row["label_reason"]: row["count"] for row in rows}
     if not counts:
         raise NothingToDoError(f"expected clicks from {days[0]} to {days[-1]}, found none; ingest them first")
     summary = {"days": len(days), "waiting_days": waiting, **counts, "orders_on_time": on_time, "orders_late": late}
     return Outcome(summary, shown={"Labels": [summary]})
+
+
+def publish(
+    lake: Lake, clicks: DataFrame, purchases: DataFrame, *, days: Sequence[date], conf: LabelsConf, now: datetime
+) -> tuple[int, int]:
+    """Writes the labels of these days into the lake in one commit; (orders that label, orders that came too late for it).
+
+    `clicks` and `purchases` hold the days that `slidr.labels` asks for.
+    """
+    attributed = stage.attribute(clicks, purchases, conf=conf).persist()
+    lake.replace_days(stage.label(clicks, purchases, attributed, days=days, conf=conf), LABELS, days)
+    counts = stage.purchases_in_time(attributed, days=days, now=now)
+    attributed.unpersist()
+    return counts
 
 
 if __name__ == "__main__":

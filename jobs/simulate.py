@@ -34,6 +34,8 @@ KINDS: dict[str, type[settings.Incident]] = {
     "duplicates": settings.Duplicates,
     "late": settings.Late,
     "attack": settings.Attack,
+    "sale": settings.Sale,
+    "drift": settings.Drift,
 }
 
 

@@ -28,10 +28,10 @@ def train(job: Job, as_of: AsOf = None, override: Override = None, calibrate_onl
     return train_as_of(job, now, override=override, calibrate_only=calibrate_only)
 
 
-def train_as_of(job: Job, now: datetime, *, override: str | None = None, calibrate_only: bool = False) -> Outcome:
+def train_as_of(job: Job, now: datetime, *, override: str | None = None, calibrate_only: bool = False, drawn: bool = True) -> Outcome:
     """The same training twice is one version: the second finds it and does nothing.
 
-    The tables are read as of their newest commits at the start.
+    The tables are read as of their newest commits at the start. Without `drawn` there are no pictures and no report.
     """
     from slidr.registry import Registry
 
@@ -66,7 +66,7 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None, calibra
         checks += check_judging(job, days, judgement, learnt.alike)
         guardrail_seconds += learnt.seconds
         table = guardrails.rows(checks)
-        report = write_report(job, identity, judgement, learnt.facts, table)  # before a guardrail stops the run
+        report = write_report(job, identity, judgement, learnt.facts, table) if drawn else None  # before a guardrail stops the run
         failed = guardrails.require(checks, override)
     finally:
         labelled.unpersist()
@@ -90,7 +90,7 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None, calibra
         "thresholds": bundle.thresholds,
         "comparison": training_report.summary(judgement),
         "verdict": verdict,
-        "report": str(report),
+        "report": str(report) if report else None,
     }
     # The queries are as long as a terminal is wide: they are in the report and in the result.
     narrow = [{name: value for name, value in row.items() if name != "query"} for row in table]

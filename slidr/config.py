@@ -5,6 +5,7 @@ Units stand beside each key in `conf/local.yaml`, which is the reference.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import date
 from difflib import get_close_matches
 from importlib import resources
@@ -277,9 +278,17 @@ def load(path: Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
     then of the slices.
     """
     source = path or default_path()
-    content = read_yaml(source)
+    return _checked(read_yaml(source), overrides, option="--set", source=str(source))
+
+
+def changed(conf: Config, overrides: Sequence[str], *, option: str) -> Config:
+    """The settings with `key.sub=value` overrides of an option such as --variant, checked like those of a file."""
+    return _checked(conf.model_dump(mode="json"), overrides, option=option, source=option)
+
+
+def _checked(content: dict[str, Any], overrides: Sequence[str], *, option: str, source: str) -> Config:
     for override in overrides:
-        _apply(content, override)
+        _apply(content, override, option)
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
@@ -309,17 +318,17 @@ def default_path() -> Path:
     return local if local.is_file() else shipped("local.yaml")
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
+def _apply(content: dict[str, Any], override: str, option: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
-        raise ConfigError(f"expected --set key=value, found {override!r}")
+        raise ConfigError(f"{option}: expected key=value, found {override!r}")
     *parents, last = key.strip().split(".")
     target = content
     for parent in parents:
         target = target.get(parent) if isinstance(target.get(parent), dict) else {}  # type: ignore[assignment]
     if last not in target and parents[:2] != ["spark", "settings"]:
         known = ", ".join(get_close_matches(key, _dotted(content), n=3, cutoff=0.4)) or "none similar"
-        raise ConfigError(f"--set names an unknown key {key!r}; nearest: {known}")
+        raise ConfigError(f"{option} names an unknown key {key!r}; nearest: {known}")
     target[last] = yaml.safe_load(value)
 
 

@@ -116,12 +116,14 @@ class Lake:
             return -1
         return int(self.delta(table).history(1).select("version").collect()[0][0])
 
-    def read_version(self, table: Table, version: int, days: Sequence[date]) -> DataFrame:
-        """The table as of a commit, for runs that pin their input. Raises InputError where there is no table."""
+    def read_version(self, table: Table, version: int, days: Sequence[date] | None = None) -> DataFrame:
+        """The table as of a commit, for runs that pin their input; all days where none are given. Raises InputError where there is
+        no table."""
         self.delta(table)
         reader = self.spark.read.format("delta").option("versionAsOf", version)
         df = reader.table(self._catalog_name(table)) if self.catalog else reader.load(self.path(table))
-        return conform(df, table).where(in_days(F.col(table.day), days))
+        rows = conform(df, table)
+        return rows if days is None else rows.where(in_days(F.col(table.day), days))
 
     def read_at(self, table: Table, days: Sequence[date], versions: Mapping[str, int] | None) -> DataFrame:
         """The table as of its commit in `versions`, by table name; the newest where there are none."""

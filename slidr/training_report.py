@@ -18,7 +18,7 @@ from slidr.intervals import LEVEL
 
 PAGE, DATA = "report.html", "report.json"
 TEMPLATE = "templates/training_report.html.j2"
-PICTURES = {  # file -> what a reader sees; drawn here, but for the first, which calibration draws
+PICTURES = {  # file -> what a reader sees
     "curves.png": "IVR against FPR of the calibration clicks: how the thresholds were chosen",
     "methods.png": "IVR against FPR of the judging clicks, all methods",
     "fairness.png": "Which slices pay for the budget: one threshold for all, and their own",
@@ -56,6 +56,7 @@ def draw(judgement: Judgement, folder: Path) -> None:
     """The pictures of the judgement, into the folder."""
     found = judgement.calibration
     curves = judgement.judged
+    calibration_plots.plot_curves(judgement.curves["calibration"][judgement.method], found, folder / "curves.png")
     if judgement.purchasing:
         training_plots.plot_methods(curves, found.fpr_budget, folder / "methods.png")
     training_plots.plot_histograms(curves[judgement.method], found.thresholds, found.default_threshold, folder / "histograms.png")

@@ -89,13 +89,13 @@ def test_the_newest_candidate_is_promoted_without_a_person_also_after_a_kill(
     lake: Lake, conf: Config, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     candidate(registry, conf, tmp_path, "3")  # the run that registered it was killed before the promotion
-    monkeypatch.setattr(train, "train_as_of", lambda *_: Outcome({"version": "3", "new": False, "state": "candidate"}))
+    monkeypatch.setattr(train, "train_as_of", lambda *_, **__: Outcome({"version": "3", "new": False, "state": "candidate"}))
     by_hand, auto = job_at(lake, conf, START), job_at(lake, conf, START, "auto")
     assert daily.learn(by_hand, registry) == ("version 3, candidate", None)
     assert registry.states().champion == "2"
     assert daily.learn(auto, registry) == ("version 3, champion", None)
     assert registry.states().champion == "3"
-    monkeypatch.setattr(train, "train_as_of", lambda *_: Outcome({"version": "3", "new": False, "state": "champion"}))
+    monkeypatch.setattr(train, "train_as_of", lambda *_, **__: Outcome({"version": "3", "new": False, "state": "champion"}))
     events = len(registry.events())
     assert daily.learn(auto, registry) == ("version 3, champion", None)
     assert len(registry.events()) == events
@@ -107,7 +107,7 @@ def test_what_a_person_took_back_does_not_return_by_itself(
     registry.mark_stable("1", now=START, actor="test", reason="test")
     registry.rollback(now=START, actor="ann", reason="harms people")
     candidate(registry, conf, tmp_path, "3")
-    monkeypatch.setattr(train, "train_as_of", lambda *_: Outcome({"version": "3", "new": True}))
+    monkeypatch.setattr(train, "train_as_of", lambda *_, **__: Outcome({"version": "3", "new": True}))
     said, stopped = daily.learn(job_at(lake, conf, START, "auto"), registry)
     assert "version 3 waits for a person: version 2 was taken back (ann" in said
     assert stopped is None
@@ -124,7 +124,7 @@ def test_what_a_person_took_back_does_not_return_by_itself(
 def test_a_training_that_ends_without_a_version_promotes_nothing(
     error: Exception, said: str, stops: bool, lake: Lake, conf: Config, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> Outcome:
+    def fails(*_: object, **__: object) -> Outcome:
         raise error
 
     monkeypatch.setattr(train, "train_as_of", fails)

@@ -74,6 +74,7 @@ def test_imports_point_one_way() -> None:
     allowed |= {"training_plots": VALUES | {"training_plots", "plots", "evaluation"}}
     allowed |= {"calibration_plots": VALUES | {"calibration_plots", "plots"}}
     allowed |= {"training_report": VALUES | {"training_report", "training_plots", "calibration_plots", "plots", "evaluation"}}
+    allowed |= {"backtest": VALUES | {"backtest", "plots", "evaluation"}}
     allowed |= {"monitoring": VALUES | {"monitoring", "scoring", "plots", "guardrails"}}
     allowed |= {"replay": VALUES | {"replay", "scoring", "plots", "guardrails", "monitoring"}}
     for path, found in modules().items():

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from slidr.errors import InputError, UsageError
-from slidr.simulator import Attack, Duplicates, LabelOutage, Late, Simulation, rows, simulate
+from slidr.simulator import Attack, Drift, Duplicates, LabelOutage, Late, Sale, Simulation, rows, simulate
 from slidr.simulator.evaluation import judge, judge_scores, read_truth
 from slidr.simulator.incidents import damage_features
 from slidr.simulator.traffic import clicks_frame, make_chunk, orders_frame
@@ -201,6 +201,45 @@ def test_late_clicks_lie_in_the_folder_of_their_arrival(spark, folder):
     assert late[inside].mean() == pytest.approx(0.3, abs=0.05)
     assert not late[~inside].any()
     assert delay[late].between(timedelta(hours=5), timedelta(hours=60)).all()
+
+
+def test_a_sale_draws_people_to_one_advertiser_while_it_lasts(traffic):
+    sale = Sale(day(10), day(12), multiple=20.0, advertiser=7)
+    with_sale, without = frames(Simulation(seed=3, clicks=20_000, incidents=(sale,)))[0], traffic[0]
+    assert len(with_sale) == len(without)
+
+    def share(clicks: pd.DataFrame, during: bool) -> float:
+        people = clicks[~clicks.is_robot & (clicks.click_time.between(sale.start, sale.end) == during)]
+        return (people.advertiser_id == "adv-07").mean()
+
+    assert share(with_sale, True) > 6 * share(without, True)
+    assert share(with_sale, False) == pytest.approx(share(without, False), abs=0.02)
+    assert not with_sale.is_robot.sum() - without.is_robot.sum()
+
+
+def test_robots_drift_from_start_to_end_and_stay_slow(traffic):
+    drift = Drift(day(7), day(21), slower=10.0)
+    drifted, plain = frames(Simulation(seed=3, clicks=20_000, incidents=(drift,)))[0], traffic[0]
+
+    def gap(clicks: pd.DataFrame, start: float, end: float) -> float:
+        robots = clicks[clicks.is_robot & clicks.click_time.between(day(start), day(end))].sort_values("click_time")
+        return robots.groupby("session_id").click_time.diff().median().total_seconds()
+
+    assert gap(drifted, 0, 7) == pytest.approx(gap(plain, 0, 7), rel=0.1)
+    before, midway, after = (gap(drifted, start, start + 4) / gap(plain, start, start + 4) for start in (0, 12, 22))
+    assert before < 1.2 < midway < after
+    assert after > 3
+    people = [clicks[~clicks.is_robot].reset_index(drop=True) for clicks in (drifted, plain)]
+    pd.testing.assert_frame_equal(*people)
+
+
+NONSENSE = [Sale(day(1), day(2), multiple=1.0), Sale(day(1), day(2), advertiser=40), Drift(day(1), day(2), slower=0.5)]
+
+
+@pytest.mark.parametrize("wrong", NONSENSE)
+def test_a_sale_or_drift_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(UsageError, match=f"{type(wrong).__name__}: expected"):
+        Simulation(incidents=(wrong,))
 
 
 def test_an_attack_comes_on_top_and_changes_nothing_else(spark, folder, traffic):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slidr import calibration_plots, training_report
+from slidr import training_report
 from slidr.evaluation import FPR_NOTE, Judgement
 from tests.judged import judgement
 
@@ -55,7 +55,6 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def written(judged: Judgement, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    calibration_plots.plot_curves(judged.curves["calibration"]["mlp"], judged.calibration, folder / "curves.png")
     training_report.draw(judged, folder)
     checks = [row("judging FPR", "passed", query="SELECT 1"), row("<script>alert(1)</script>", "failed")]
     return training_report.write(judged, FACTS, folder, checks)

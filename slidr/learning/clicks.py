@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 
@@ -10,6 +11,7 @@ from pyspark.sql import functions as F
 
 from slidr import labels as labelling
 from slidr.build import code_version
+from slidr.config import Config
 from slidr.errors import NothingToDoError
 from slidr.features.counters import prefer_logged
 from slidr.features.spec import UNITS
@@ -38,20 +40,24 @@ class Days:
 
 def choose_days(job: Job, now: datetime) -> Days:
     """The newest labelled days that have matured, warm-up days left out. Raises NothingToDoError where there are too few."""
-    conf = job.conf.training
-    wanted = conf.train_days + conf.calibration_days + conf.judging_days
     first = job.lake.read(CLICKS).agg(F.min("click_date")).collect()[0][0]
     labelled = [row[0] for row in job.lake.read(LABELS).select("click_date").distinct().collect()]  # one row a day
-    warm_up = -(-job.conf.spec.longest_window // UNITS["d"])
-    ready = sorted(day for day in labelling.matured(labelled, now=now, conf=job.conf.labels) if (day - first).days >= warm_up)
+    return pick(labelled, first, now=now, conf=job.conf)
+
+
+def pick(labelled: Sequence[date], first: date, *, now: datetime, conf: Config) -> Days:
+    """The same of these days, in a lake whose first day is `first`."""
+    wanted = conf.training.train_days + conf.training.calibration_days + conf.training.judging_days
+    warm_up = -(-conf.spec.longest_window // UNITS["d"])
+    ready = sorted(day for day in labelling.matured(labelled, now=now, conf=conf.labels) if (day - first).days >= warm_up)
     if len(ready) < wanted:
         raise NothingToDoError(
             f"expected {wanted} labelled days that matured by {now.isoformat()} (after {warm_up} warm-up days), found {len(ready)}; "
             "label more days, or ask for fewer in `training`"
         )
     chosen = ready[-wanted:]
-    judged = conf.train_days + conf.calibration_days
-    return Days(chosen[: conf.train_days], chosen[conf.train_days : judged], chosen[judged:])
+    judged = conf.training.train_days + conf.training.calibration_days
+    return Days(chosen[: conf.training.train_days], chosen[conf.training.train_days : judged], chosen[judged:])
 
 
 def read_versions(job: Job) -> dict[str, int]:

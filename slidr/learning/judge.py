@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from pyspark.sql import DataFrame
 
-from slidr import calibration_plots, evaluation, guardrails, judging, training_report
+from slidr import evaluation, guardrails, judging, training_report
 from slidr.bundle import Bundle
 from slidr.curves import TOTAL
 from slidr.learning.clicks import PARTS, Days
@@ -46,8 +46,6 @@ def make_bundle(
     lesson = keep(job, parent, versions) if parent else learn(job, labelled, identity, versions)
     judgement, alike, seconds = judge(job, days, labelled, lesson.methods, champion)
     calibration = judgement.calibration
-    target = folder(job, "models", identity[:12])
-    calibration_plots.plot_curves(judgement.curves["calibration"][METHOD], calibration, target / "curves.png")
     metrics = bundle_metrics(judgement, lesson)
     if parent:
         metrics["parent"] = {"version": parent.number, "bundle_sha256": parent.bundle.sha256}

@@ -68,7 +68,8 @@ def clicks_of_attack(world: World, chunk: int, chunks: int, people: Population, 
 def _carry_out(scene: Scene, plan: Plan, kind: str) -> Clicks:
     """The first `target` clicks of a plan."""
     rng, world, count = scene.rng, scene.world, scene.target
-    run, time = spread(plan.length, plan.start, seconds(plan.gap))
+    slowness = np.repeat(world.slowness(plan.start), plan.length)
+    run, time = spread(plan.length, plan.start, seconds(plan.gap * slowness))
     within = np.arange(len(run)) - (np.cumsum(plan.length) - plan.length)[run]
     run, time, within = run[:count], time[:count], within[:count]
     time = inside(run, time, world.end)

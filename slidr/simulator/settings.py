@@ -78,6 +78,30 @@ class Attack(Incident):
 
 
 @dataclass(frozen=True)
+class Sale(Incident):
+    """People's clicks on one advertiser are `multiple` times the usual, beside the sales of some hours that there are anyway; the number
+    of all clicks stays. Whole hours count."""
+
+    multiple: float = 10.0
+    advertiser: int = 0  # rank by traffic, 0 is the largest
+
+    def problems(self) -> list[str]:
+        valid = self.multiple > 1 and 0 <= self.advertiser < 40
+        wrong = f"Sale: expected multiple > 1 and an advertiser from 0 to 39, found {self.multiple}, {self.advertiser}"
+        return super().problems() + ([] if valid else [wrong])
+
+
+@dataclass(frozen=True)
+class Drift(Incident):
+    """Robots change little by little: their gaps between clicks grow from start to end to `slower` times the usual, and stay there."""
+
+    slower: float = 4.0
+
+    def problems(self) -> list[str]:
+        return super().problems() + ([] if self.slower >= 1 else [f"Drift: expected slower >= 1, found {self.slower}"])
+
+
+@dataclass(frozen=True)
 class CounterOutage(Incident):
     """Logged user and address counters are wrong. The clicks stay right: `damage_features` damages right features."""
 

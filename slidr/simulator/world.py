@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from slidr.simulator.settings import Simulation
+from slidr.simulator.settings import Drift, Sale, Simulation
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
@@ -85,7 +85,7 @@ class World:
         """Relative traffic by rhythm: array of marketplace by UTC hour."""
         rng = np.random.default_rng([self.settings.seed, 1])
         days = np.repeat(rng.gamma(60, 1 / 60, self.local.shape[1] // 24), 24)
-        sale = 1 + 4 * self.advertiser_shares[np.maximum(self.sales, 0)] * (self.sales >= 0)
+        sale = 1 + self.boosts * self.advertiser_shares[np.maximum(self.sales, 0)]
         weights = {}
         for name, (hours, weekend) in RHYTHMS.items():
             base = np.array(hours, dtype=float)[self.local % 24] * np.where(self.local >= 120, weekend, 1.0)
@@ -94,13 +94,38 @@ class World:
 
     @cached_property
     def sales(self) -> np.ndarray:
-        """Advertiser on sale by UTC hour, -1 where there is none: one sale of 6 hours in about ten days."""
+        """Advertiser on sale by UTC hour, -1 where there is none: one sale of 6 hours in about ten days, and those asked for."""
         rng = np.random.default_rng([self.settings.seed, 2])
         sales = np.full(self.local.shape[1], -1)
         for _ in range(max(1, round(self.settings.days / 10))):
             first = HISTORY_DAYS * 24 + rng.integers(self.settings.days) * 24 + 12
             sales[first : first + 6] = rng.integers(ADVERTISERS // 4)
+        for sale, hours in self._asked:
+            sales[hours] = sale.advertiser
         return sales
+
+    @cached_property
+    def boosts(self) -> np.ndarray:
+        """How many times more clicks than usual people make on the advertiser on sale, by UTC hour; 0 where there is no sale."""
+        boosts = np.where(self.sales >= 0, 4.0, 0.0)
+        for sale, hours in self._asked:
+            boosts[hours] = sale.multiple - 1
+        return boosts
+
+    @property
+    def _asked(self) -> list[tuple[Sale, slice]]:
+        """`Sale` incidents with their hours."""
+        sales = [incident for incident in self.settings.incidents if isinstance(incident, Sale)]
+        return [(sale, slice(*((micros(edge) - self.origin) // HOUR for edge in (sale.start, sale.end)))) for sale in sales]
+
+    def slowness(self, times: np.ndarray) -> np.ndarray:
+        """What robots' gaps are multiplied with at these times; 1 without a `Drift`."""
+        factor = np.ones(len(times))
+        for incident in self.settings.incidents:
+            if isinstance(incident, Drift):
+                start, end = micros(incident.start), micros(incident.end)
+                factor *= 1 + (incident.slower - 1) * np.clip((times - start) / (end - start), 0, 1)
+        return factor
 
     @cached_property
     def advertiser_shares(self) -> np.ndarray:
@@ -144,11 +169,12 @@ class World:
         return self.start + day * DAY + hour * HOUR + rng.integers(0, HOUR, len(day))
 
     def interests(self, rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
-        """An advertiser for each time, by size; an advertiser on sale is five times as likely."""
+        """An advertiser for each time, by size; one on sale is as many times as likely as its sale says, five times as a rule."""
         advertiser = rng.choice(ADVERTISERS, len(times), p=self.advertiser_shares)
-        sale = self.sales[np.clip((times - self.origin) // HOUR, 0, len(self.sales) - 1)]
+        hour = np.clip((times - self.origin) // HOUR, 0, len(self.sales) - 1)
+        sale, boost = self.sales[hour], self.boosts[hour]
         share = self.advertiser_shares[np.maximum(sale, 0)]
-        return np.where((sale >= 0) & (rng.random(len(times)) < 4 * share / (1 + 4 * share)), sale, advertiser)
+        return np.where((sale >= 0) & (rng.random(len(times)) < boost * share / (1 + boost * share)), sale, advertiser)
 
     def browsers(self, rng: np.random.Generator, device: np.ndarray, common: bool = False) -> np.ndarray:
         """A user agent that fits each device; `common` takes only the three most frequent of each."""
