@@ -1,13 +1,14 @@
 """A budget that holds on clicks that did not choose the thresholds: the study of tests/bench/calibration.py in small, and its parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from slidr import calibration
 from slidr.calibration import calibrate, crossfit
-from slidr.calibration.borrowing import ONE_RATE, Borrowing, estimate
+from slidr.calibration.borrowing import Borrowing, estimate
 from slidr.calibration.correlation import count_pairs, design_effect
 from slidr.calibration.counts import counts, parents
 from slidr.curves import curves, pool
@@ -190,11 +191,20 @@ def test_the_default_is_the_one_threshold() -> None:
     assert found.default_threshold == found.solutions["global"].slices[0].threshold
 
 
-def test_where_slices_have_one_rate_the_one_threshold_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "choose", lambda *_: ONE_RATE)
+def test_where_slicing_does_not_pay_the_one_threshold_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    select = crossfit.select
+    monkeypatch.setattr(crossfit, "select", lambda *args, **doubt: replace(select(*args, **doubt), advantage=1.0))
     found = calibrate(three(), **BOUNDED)
     assert found.chosen.note.startswith("slicing does not pay")
     assert set(found.thresholds.values()) == {found.default_threshold}
     strict = calibrate(three(), **BOUNDED | {"fpr_budget": 0.04, "min_coverage": 0.33, "fpr_max": 0.2})
-    assert all(row.coverage >= 0.33 for row in strict.slices)  # it would not keep the coverage of each slice
+    assert all(row.coverage >= 0.33 for row in strict.slices)  # the one threshold would not keep the coverage of each slice
     assert len(set(strict.thresholds.values())) > 1
+
+
+def test_the_advantage_is_that_of_held_out_clicks_at_the_same_fpr() -> None:
+    spent, gained = np.array([2, 5, 10, 15, 40]), np.array([100, 220, 330, 440, 900])
+    found = counts(made(a=made_slice(robots=0.3, sharpness=4, size=2000, purchases=100))).of_folds(np.ones(5, dtype=bool))
+    one = [np.interp(k, found.purchasing[0], found.clicks[0]) for k in (5, 10, 15)]
+    assert crossfit._advantage(spent, gained, found, 10.0) == pytest.approx(np.mean(gained[1:4] / one))
+    assert crossfit._advantage(np.array([0]), np.array([0]), found, 0.0) == 1

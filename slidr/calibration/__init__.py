@@ -16,7 +16,7 @@ import pandas as pd
 
 from slidr.calibration import concave, crossfit
 from slidr.calibration import quadratic as published
-from slidr.calibration.borrowing import ONE_RATE, Borrowing, choose
+from slidr.calibration.borrowing import choose
 from slidr.calibration.correlation import count_pairs, design_effect
 from slidr.calibration.counts import counts
 from slidr.calibration.problem import (
@@ -95,41 +95,46 @@ def _answers(problem: Problem, method: str) -> tuple[dict[str, Solution], dict[s
 
 
 def bounded(problem: Problem) -> Solution:
-    """The choice of `crossfit.select`; or the one threshold, where the likeliest rate of purchasing clicks at a score is the same in all
-    slices, or where there are purchases for its bound only. Which of the two is settled before either is held against the budget: the
-    better of two that were is the luckier, too.
+    """The choice of `crossfit.select`; or the one threshold where slicing does not pay, or where there are purchases for its bound only.
+
+    Slices pay if, with less of the doubt, they gain more: what one threshold would gain with as little doubt, times their advantage
+    over one threshold at the same FPR. Both hardly depend on how the clicks near the budget fell; the better of two that were held
+    against the budget would be the luckier, too.
 
     Raises GuardrailError for too few purchases, and where the coverage that is asked for can't be had within the budget.
     """
     one = one_threshold(problem)
-    require_reachable(problem, [draft(problem, name, 1.0, "") for name in problem.counts.slices])
+    rows = [draft(problem, name, 1.0, "") for name in problem.counts.slices]
+    require_reachable(problem, rows)
     careful = replace(problem, confidence=1 - crossfit.DOUBT * (1 - problem.confidence))
     keeps = _keeps_slices(problem, one)
     if keeps and problem.effective < least_purchases(careful):
         return replace(one, method="bounded", note="too few purchasing clicks to look at slices")
     borrowing = choose(problem.counts, problem.levels, problem.fpr_budget)
-    if keeps and borrowing == ONE_RATE:
-        return replace(one, method="bounded", note="slicing does not pay: at a score all slices have one rate of purchasing clicks")
-    return _by_slice(careful, borrowing, one.default_threshold)
+    doubt = {"budget": problem.fpr_budget, "confidence": careful.confidence, "effect": problem.effect}
+    chosen = crossfit.select(problem.counts, problem.levels, problem.allowed, borrowing, **doubt)
+    if keeps and chosen.advantage * _of_one_threshold(careful) <= one.ivr:
+        return replace(
+            one, method="bounded", note=f"slicing does not pay: at the same FPR it invalidates {chosen.advantage - 1:+.1%} of clicks"
+        )
+    if not chosen.holds:
+        floors = zip(rows, chosen.cost, strict=True)
+        raise too_costly(problem, {row.slice: (share(cost, row.p), row.p) for row, cost in floors}, chosen.bound)
+    return _by_slice(problem, chosen, one.default_threshold, str(borrowing))
 
 
-def _by_slice(problem: Problem, borrowing: Borrowing, default: float) -> Solution:
-    chosen = crossfit.select(
-        problem.counts,
-        problem.levels,
-        problem.allowed,
-        borrowing,
-        budget=problem.fpr_budget,
-        confidence=problem.confidence,
-        effect=problem.effect,
-    )
+def _of_one_threshold(problem: Problem) -> float:
+    """Its IVR, also where not even 0 holds."""
+    position, _ = crossfit.one_threshold(problem.sums, problem.fpr_budget, problem.confidence, problem.effect)
+    return float(problem.sums.clicks[:, position].sum()) / problem.pooled.clicks
+
+
+def _by_slice(problem: Problem, chosen: crossfit.Selection, default: float, note: str) -> Solution:
     found = zip(problem.counts.slices, problem.counts.thresholds[chosen.position], chosen.own, chosen.cost, strict=True)
     slices = []
     for name, threshold, own, cost in found:
         row = draft(problem, name, float(threshold), f"own clicks {own:.0%}")
         slices.append(replace(row, f=share(cost, row.p), own=float(own)))
-    if not chosen.holds:
-        raise too_costly(problem, {row.slice: (row.f, row.p) for row in slices}, chosen.bound)
     return solution(
         problem,
         "bounded",
@@ -141,7 +146,7 @@ def _by_slice(problem: Problem, borrowing: Borrowing, default: float) -> Solutio
         objective=chosen.ivr,
         held_out=chosen.fpr,
         bound=chosen.bound,
-        note=str(borrowing),
+        note=note,
     )
 
 

@@ -38,11 +38,9 @@ class Borrowing:
         return f"{self.kind} of the parent worth {self.strength:g} {unit}"
 
 
-ONE_RATE = Borrowing("rate", 1000)  # worth so much more than any slice knows that all slices get one threshold
 CHOICES = (
     *(Borrowing("share", k) for k in (25, 50, 100, 200, 400, 800, 1600, 3200, 12800)),
-    *(Borrowing("rate", k) for k in (1, 3, 10, 30, 100)),
-    ONE_RATE,
+    *(Borrowing("rate", k) for k in (1, 3, 10, 30, 100, 1000)),
 )
 
 

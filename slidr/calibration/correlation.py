@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-ENOUGH = 200  # purchasing clicks above a threshold, to measure at
+ENOUGH = 100  # purchasing clicks above a threshold, to measure at
 
 
 def design_effect(purchases: pd.DataFrame, budget: float) -> float:

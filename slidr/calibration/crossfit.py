@@ -37,7 +37,9 @@ Allowed = Callable[[Sums, Shares], tuple[Numbers, Numbers]]  # (sums, cost) -> f
 @dataclass(frozen=True)
 class Selection:
     """A choice (S,) and what is known of it: `own` (S,) and `cost` (S,) of the estimate, the price on the path, the FPR held out, its
-    upper end, and the IVR held out. `holds` is false where not even the first choice does, which this is then."""
+    upper end, and the IVR held out. `advantage`: clicks held out that are invalid / those that one threshold invalidates at the same
+    FPR, the mean over choices around this one, so that luck near the budget hardly shows. `holds` is false where not even the first
+    choice does, which this is then."""
 
     position: Positions
     holds: bool
@@ -47,6 +49,7 @@ class Selection:
     fpr: float
     bound: float
     ivr: float
+    advantage: float
 
 
 def upper(part: Shares, whole: float, confidence: float) -> Shares:
@@ -103,7 +106,14 @@ def select(
         fpr=float(spent[last]) / purchasing,
         bound=float(upper(spent[[last]] / effect, purchasing / effect, confidence)[0]),
         ivr=float(gained[last]) / float(everything.all_clicks.sum()),
+        advantage=_advantage(spent, gained, everything, float(spent[last])),
     )
+
+
+def _advantage(spent: Numbers, gained: Numbers, sums: Sums, chosen: float) -> float:
+    near = (spent >= 0.5 * chosen) & (spent <= 1.5 * chosen) & (gained > 0)
+    one = np.interp(spent[near], sums.purchasing.sum(axis=0), sums.clicks.sum(axis=0))
+    return float(np.mean(gained[near] / one)) if near.any() else 1.0
 
 
 def _looked_at(whole: Path, budget: float) -> NDArray[np.int64]:
