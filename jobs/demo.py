@@ -96,6 +96,9 @@ def at_home(job: Job, folder: Path) -> Job:
         "spark.driver.extraJavaOptions": "-XX:+UseSerialGC -Duser.timezone=UTC",
         "spark.sql.codegen.wholeStage": "false",
     }
+    # A quarter of a million clicks hold too few purchases to show that a smaller budget holds.
+    content["calibration"]["fpr_budget"] = 0.03
+    content["training"]["user_shares"] = [0.4, 0.4, 0.2]
     content["weights"]["min_cell"] = 20  # the demo's bad days hold few people that are known to be people
     (folder / "demo.yaml").write_text(config.to_yaml(content), encoding="utf-8")
     job.conf = config.load(folder / "demo.yaml")
@@ -103,8 +106,11 @@ def at_home(job: Job, folder: Path) -> Job:
 
 
 def force_bad_model(story: Job) -> str:
-    """Guardrails fail; an override makes a bad version all the same, which is promoted by force."""
-    trained = train.train_as_of(story, midnight(BAD_MODEL_ON), override="demo: somebody is in a hurry").summary
+    """Guardrails fail; an override makes a bad version all the same, which is promoted by force. With the purchases that are left no
+    bound can hold, so somebody takes a method without one."""
+    calibration = story.conf.calibration.model_copy(update={"method": "quadratic"})
+    hurried = replace(story, conf=story.conf.model_copy(update={"calibration": calibration}))
+    trained = train.train_as_of(hurried, midnight(BAD_MODEL_ON), override="demo: somebody is in a hurry").summary
     for failed in trained["overridden"]:
         story.say(f"[yellow]guardrail failed, overridden:[/yellow] {failed[:150]} …")
     bad = str(trained["version"])

@@ -27,6 +27,9 @@ SETTINGS = {
     "marketplaces": "{US: America/New_York}",
     # People are known by what they buy: a high RFM score would show that there are people in these hours too.
     "labels.rfm_high": "15",
+    # The purchases of the outage's days are too few for a bound.
+    "calibration.method": "quadratic",
+    "calibration.fpr_budget": "0.05",
     "labels.rfm_days": "1",
     "weights.max_weight": "500",
     "training.epochs": "20",
