@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from slidr.curves import TOTAL, Curve, pool
 from slidr.plots import CHOSEN, CURVE, FIT, GLOBAL, KNEE, legend, save, tidy
@@ -55,7 +55,8 @@ def plot_fairness(one: pd.DataFrame, own: pd.DataFrame, budget: float, path: Pat
     for axis, (measure, title) in zip(axes, MEASURES.items(), strict=True):
         _draw_moves(axis, before, named, measure, budget)
         axis.set(title=title, ylim=(-0.6, len(named) - 0.4))
-        axis.set_xlim(left=0)
+        axis.set_xlim(0, 1.06 * axis.get_xlim()[1])
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.xaxis.set_major_formatter(PercentFormatter(1.0))
         tidy(axis)
     axes[0].axvline(budget, color="#222222", linewidth=1, linestyle=":", label="FPR budget")
