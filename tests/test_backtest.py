@@ -30,9 +30,15 @@ def test_without_variants_there_is_the_default_promoted_by_itself(conf: Config) 
 
 
 def test_a_variant_changes_what_it_names(conf: Config) -> None:
-    lax, slow = variants.parse(["lax: calibration.fpr_budget=0.02", 'slow: labels.delay_days=5 calibration.slices="[device, login]"'], conf)
+    lax, slow = variants.parse(
+        ["lax: calibration.fpr_budget=0.02", 'slow: labels.delay_days=5 calibration.slices="[{column: device}]"'], conf
+    )
     assert (lax.budget, lax.conf.labels) == (0.02, conf.labels)
-    assert (slow.budget, slow.conf.labels.delay_days, slow.conf.calibration.slices) == (conf.calibration.fpr_budget, 5, ["device", "login"])
+    assert (slow.budget, slow.conf.labels.delay_days, slow.conf.calibration.slices) == (
+        conf.calibration.fpr_budget,
+        5,
+        [{"column": "device"}],
+    )
 
 
 @pytest.mark.parametrize(

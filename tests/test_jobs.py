@@ -93,9 +93,9 @@ def its_report_is_in_the_registry(world: World) -> None:
 
 
 def new_thresholds_for_the_champion(world: World) -> None:
-    """Nothing is trained: the same network, whose parent is on record, with thresholds for another budget and other slices."""
+    """Nothing is trained: the same network, whose parent is on record, with thresholds of another confidence and for other slices."""
     few = ("--set", "guardrails.min_human_density=0.01")  # five days have too few clicks of high RFM for an hour of each
-    words = ("train", "--calibrate-only", "--as-of", "2025-03-20", *few, "--set", "calibration.fpr_budget=0.3")
+    words = ("train", "--calibrate-only", "--as-of", "2025-03-20", *few, "--set", "calibration.confidence=0.9")
     made = world.ok(*words, "--set", "calibration.slices=[{column: marketplace}]", "--set", "training.seed=99")
     assert (made["version"], made["parent"], made["new"]) == ("2", "1", True)
     again = world.ok(*words, "--set", "calibration.slices=[{column: marketplace}]", "--set", "training.seed=99")
