@@ -16,7 +16,7 @@ from slidr import plots
 
 COLOURS = ("#4c6a92", "#c26a1b", "#2e7d4f", "#7a4f9a", "#8a8a8a", "#4a9a9a")
 TITLES = {
-    "fpr": "FPR of the day: invalid / purchasing clicks. Filled: surely over its budget; bars: 95 % intervals",
+    "fpr": "FPR of the day: invalid / purchasing clicks. Filled, ringed red: surely over its budget; bars: 95 % intervals",
     "ivr": "IVR of the day: invalid / decided clicks",
     "coverage": "robotic coverage of the day: invalid / clicks of heavy sessions",
 }
@@ -59,7 +59,7 @@ def _draw_fpr(axis: Axes, rows: pd.DataFrame, name: str, colour: str, shift: flo
     whole = rows["purchasing_invalid"].sum() / max(rows["purchasing"].sum(), 1)
     axis.plot(at, rows["fpr"], "o", color=colour, markerfacecolor="white", markersize=5, label=f"{name}: {whole:.2%} over all days")
     surely = rows["surely_over"].to_numpy(dtype=bool)
-    axis.plot(at[surely], rows["fpr"][surely], "o", color=plots.CHOSEN, markersize=7)
+    axis.plot(at[surely], rows["fpr"][surely], "o", color=colour, markeredgecolor=plots.CHOSEN, markeredgewidth=1.5, markersize=8)
 
 
 def _draw_budgets(axis: Axes, budgets: Mapping[str, float], *, upright: bool = False) -> None:
