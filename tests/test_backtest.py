@@ -30,15 +30,11 @@ def test_without_variants_there_is_the_default_promoted_by_itself(conf: Config) 
 
 
 def test_a_variant_changes_what_it_names(conf: Config) -> None:
-    lax, slow = variants.parse(
-        ["lax: calibration.fpr_budget=0.02", 'slow: labels.delay_days=5 calibration.slices="[{column: device}]"'], conf
-    )
-    assert (lax.budget, lax.conf.labels) == (0.02, conf.labels)
-    assert (slow.budget, slow.conf.labels.delay_days, slow.conf.calibration.slices) == (
-        conf.calibration.fpr_budget,
-        5,
-        [{"column": "device"}],
-    )
+    by_device = 'slow: labels.delay_days=5 calibration.slices="[{column: device}]"'
+    lax, slow = variants.parse(["lax: calibration.fpr_budget=0.02", by_device], conf)
+    assert (lax.name, lax.budget, slow.name) == ("lax", 0.02, "slow")
+    assert (slow.budget, slow.conf.labels.delay_days) == (conf.calibration.fpr_budget, 5)
+    assert slow.conf.calibration.slices == [{"column": "device"}]
 
 
 @pytest.mark.parametrize(
