@@ -208,3 +208,14 @@ def test_the_advantage_is_that_of_held_out_clicks_at_the_same_fpr() -> None:
     one = [np.interp(k, found.purchasing[0], found.clicks[0]) for k in (5, 10, 15)]
     assert crossfit._advantage(spent, gained, found, 10.0) == pytest.approx(np.mean(gained[1:4] / one))
     assert crossfit._advantage(np.array([0]), np.array([0]), found, 0.0) == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("folds", [1, 2])
+def test_purchases_of_few_folds_are_no_numbers_that_are_not(folds: int) -> None:
+    """One user bought next to everything, say: with one fold nothing can be held out."""
+    rows = three()
+    rows["fold"] = np.where(rows["purchasing"] == 1, np.arange(len(rows)) % folds, rows["fold"])
+    found = calibrate(rows, **BOUNDED)
+    assert 0 < found.chosen.ivr < 1
+    assert (found.chosen.note == "too few purchasing clicks to look at slices") == (folds == 1)

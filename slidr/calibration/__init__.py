@@ -108,7 +108,8 @@ def bounded(problem: Problem) -> Solution:
     require_reachable(problem, rows)
     careful = replace(problem, confidence=1 - crossfit.DOUBT * (1 - problem.confidence))
     keeps = _keeps_slices(problem, one)
-    if keeps and problem.effective < least_purchases(careful):
+    with_purchases = np.count_nonzero(problem.counts.all_purchasing.sum(axis=0))  # folds
+    if with_purchases < 2 or (keeps and problem.effective < least_purchases(careful)):
         return replace(one, method="bounded", note="too few purchasing clicks to look at slices")
     borrowing = choose(problem.counts, problem.levels, problem.fpr_budget)
     doubt = {"budget": problem.fpr_budget, "confidence": careful.confidence, "effect": problem.effect}

@@ -52,6 +52,8 @@ def choose(counts: Counts, levels: Levels, budget: float) -> Borrowing:
     total = dict.fromkeys(CHOICES, 0.0)
     for fold in folds:
         known, held_out = counts.of_folds(folds != fold, edges), counts.of_folds(folds == fold, edges)
+        if not held_out.all_purchasing.sum() or not known.all_purchasing.sum():
+            continue  # it tells nothing of where purchasing clicks are
         seen = np.diff(held_out.purchasing, axis=1)
         for choice in CHOICES:
             cost, _ = estimate(known, levels, choice, budget)

@@ -8,8 +8,8 @@ or price: purchasing clicks that are few by luck would lower the judged FPR and 
 exceeded in 13 % of redraws of one population, 4 % this way.
 
 Whole users are in one fold. It is a selection by cross-fitting, without a proof: the study in tests/bench/calibration.py measures how
-often it holds. The choice gets DOUBT of the doubt that a bound may be wrong, since with all of it one population exceeded the budget in
-6 % of redraws at a confidence of 95 %.
+often it holds. The choice gets DOUBT of the doubt that a bound may be wrong: at a confidence of 95 % one population exceeded the budget in
+6 % of redraws with all of it, and another in 5.3 % with half.
 
 `one_threshold`: a fixed sequence of tests on thresholds that fall (Learn then Test, Angelopoulos et al. 2021, arXiv 2110.01052): the
 sequence does not depend on the clicks, so under exchangeability the confidence is exact. For a score without ties it is the umbrella
@@ -27,7 +27,7 @@ from slidr.calibration.borrowing import Borrowing, estimate
 from slidr.calibration.concave import Path, Positions, path
 from slidr.calibration.counts import Counts, Levels, Numbers, Shares, Sums
 
-DOUBT = 0.5  # of 1 - confidence
+DOUBT = 0.4  # of 1 - confidence
 GRID = 200  # choices looked at, equally far apart in cost
 REACH = 2.0  # times the budget: up to here the path is looked at
 
