@@ -12,6 +12,7 @@ from rich.console import Console
 from slidr.jobs import daily, features, labels
 
 from slidr import labels as labelling
+from slidr import pages
 from slidr.backtest import feed, figures, kept, report
 from slidr.backtest.feed import Source, Span
 from slidr.backtest.report import Facts, Walked
@@ -56,7 +57,7 @@ def backtest(job: Job, start: From, end: To, variant: Variants = None, train_eve
         run.write(finished=True)
     page = run.folder / report.PAGE
     said = "\n".join([*content["verdict"], f"Report: {page}"])
-    return Outcome({**report.plain(content), "report": str(page)}, report.shown(content), said)
+    return Outcome({**pages.plain(content), "report": str(page)}, report.shown(content), said)
 
 
 def opened(job: Job, root: Path, days: Sequence[date], variants: Sequence[Variant], train_every: int) -> tuple[Source, kept.Run]:

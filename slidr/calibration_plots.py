@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from slidr.curves import TOTAL, Curve, pool
-from slidr.plots import CHOSEN, CURVE, FIT, GLOBAL, KNEE, legend, save, tidy
+from slidr.plots import CHOSEN, CURVE, FIT, GLOBAL, KNEE, MOST_PANELS, legend, save, tidy
 from slidr.thresholds import Calibration, SliceThreshold
 
-MOST_PANELS = 11  # slices drawn, those with most clicks first; one more panel shows all slices together
 MARKS = {"bounded": "o", "quadratic": "^", "frontier": "D", "global": "s"}
 PAYS, SPARED = "#b3261e", "#4c6a92"  # slices whose FPR at one threshold for all is above the budget, and below
 MEASURES = {"fpr": "FPR: invalid / purchasing clicks", "ivr": "IVR: invalid / all clicks", "coverage": "robotic coverage"}

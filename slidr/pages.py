@@ -1,7 +1,9 @@
 """HTML pages of results: everything that goes into one is escaped, and a name that is missing is an error."""
 
 import base64
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,3 +33,23 @@ def count(number: float | None) -> str:
 def picture(path: Path) -> str:
     """A PNG as text for the page itself, so that one file is the whole report."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def span(row: Mapping[str, Any], name: str) -> str:
+    """A share with its interval: `1.20% (0.80–1.70%)`; `not known` where there is nothing to take a share of."""
+    if row[name] is None or row[name] != row[name]:
+        return UNKNOWN
+    return f"{row[name]:.2%} ({row[f'{name}_low'] * 100:.2f}–{row[f'{name}_high'] * 100:.2f}%)"
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: rows as dictionaries, numpy numbers as Python's, NaN as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

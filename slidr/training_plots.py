@@ -23,7 +23,6 @@ MEASURES = {"ivr": "IVR: invalid / all clicks", "fpr": "FPR: invalid / purchasin
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 NOTE = "FPR is a lower estimate of the harm to people: about half of it in simulation. Bars and bands: 95 % Clopper–Pearson intervals."
 HOURS = 168
-MOST_PANELS = 11  # slices drawn, those with most clicks first
 
 
 def plot_methods(curves: Mapping[str, Mapping[str, Curve]], budget: float, path: Path) -> None:
@@ -150,7 +149,7 @@ def _colours(methods: Sequence[str]) -> list[str]:
 
 
 def _largest(curves: Mapping[str, Curve]) -> list[str]:
-    return sorted(curves, key=lambda name: (-curves[name].clicks, name))[:MOST_PANELS]
+    return sorted(curves, key=lambda name: (-curves[name].clicks, name))[: plots.MOST_PANELS]
 
 
 def _panels(number: int) -> tuple[Figure, list[Axes]]:

@@ -4,9 +4,8 @@ It answers one question first: is the new version better? Then why, and then eve
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +72,10 @@ def write(judgement: Judgement, facts: Facts, folder: Path, guardrails: Sequence
     `guardrails`: one row per check: check, observed, bound, verdict (`passed`, `ok` or what went wrong), query (may be absent).
     """
     content = tables(judgement, facts, guardrails)
-    (folder / DATA).write_text(json.dumps(_plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / DATA).write_text(json.dumps(pages.plain(content), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     pictures = {name: (title, pages.picture(folder / name)) for name, title in PICTURES.items() if (folder / name).is_file()}
     shown = {**content, "pictures": pictures, "note": FPR_NOTE, "level": f"{LEVEL:.0%}", "day_names": training_plots.DAYS}
-    page = pages.render(TEMPLATE, {"range": span, "number": number, "between": between}, shown)
+    page = pages.render(TEMPLATE, {"range": pages.span, "number": number, "between": between}, shown)
     (folder / PAGE).write_text(page, encoding="utf-8")
     return folder / PAGE
 
@@ -106,7 +105,7 @@ def tables(judgement: Judgement, facts: Facts, guardrails: Sequence[Mapping[str,
 
 def summary(judgement: Judgement) -> list[dict[str, Any]]:
     """The comparison at the same FPR as plain rows, for programs: method, threshold, counts, shares and their intervals."""
-    return [{name: _plain(value) for name, value in row.items()} for row in judgement.compared().to_dict("records")]
+    return [{name: pages.plain(value) for name, value in row.items()} for row in judgement.compared().to_dict("records")]
 
 
 def shown(judgement: Judgement) -> dict[str, list[Mapping[str, Any]]]:
@@ -136,7 +135,7 @@ def _slice_rows(judgement: Judgement) -> list[dict[str, Any]]:
 
 
 def _short(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:
-    return {name: pages.percent(row[name]) if name == "high_rfm_fpr" else span(row, name) for name in columns}
+    return {name: pages.percent(row[name]) if name == "high_rfm_fpr" else pages.span(row, name) for name in columns}
 
 
 def verdict(judgement: Judgement, guardrails: Sequence[Mapping[str, Any]] = ()) -> Verdict:
@@ -211,13 +210,6 @@ def unseen(judgement: Judgement) -> dict[str, Any] | None:
     return {"clicks": count, "share": count / sum(curve.clicks for curve in curves.values()), "threshold": threshold, "slices": slices}
 
 
-def span(row: Mapping[str, Any], name: str) -> str:
-    """A share with its interval: `1.20% (0.80–1.70%)`; `not known` where there is nothing to take a share of."""
-    if row[name] is None or pd.isna(row[name]):
-        return pages.UNKNOWN
-    return f"{row[name]:.2%} ({row[f'{name}_low'] * 100:.2f}–{row[f'{name}_high'] * 100:.2f}%)"
-
-
 def number(value: Any) -> str:
     """A threshold, bound or setting, short."""
     if isinstance(value, float):
@@ -272,7 +264,7 @@ def _against_champion(judgement: Judgement, new: Mapping[str, Any], champion: Ma
 
 def _as_decided(name: str, row: Mapping[str, Any]) -> str:
     return (
-        f"By its own thresholds {name} invalidates {row['ivr']:.1%} of all clicks, {span(row, 'fpr')} of the purchasing clicks, "
+        f"By its own thresholds {name} invalidates {row['ivr']:.1%} of all clicks, {pages.span(row, 'fpr')} of the purchasing clicks, "
         f"{pages.percent(row['high_rfm_fpr'])} of the high-RFM, non-purchasing ones."
     )
 
@@ -293,16 +285,3 @@ def _pairs(table: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
         found = {row["method"]: row for row in rows.to_dict("records")}
         groups.append({**dict(zip(by, key, strict=True)), "new": found["new"], CHAMPION: found.get(CHAMPION)})
     return groups
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON has it: rows as dictionaries, numpy numbers as Python's, NaN as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -54,10 +54,10 @@ def write(walked: Sequence[Walked], facts: Facts, folder: Path) -> Row:
         _write_csv(folder / f"{name}.csv", rows)
     _draw(walked, facts.judged, folder)
     content = {"title": facts.title, "verdict": verdict(tables["summary"]), "facts": dict(facts.facts), **tables}
-    kept.write(folder / DATA, plain(content))
+    kept.write(folder / DATA, pages.plain(content))
     pictures = {name: pages.picture(folder / name) for name in (DAYS_PICTURE, SLICES_PICTURE)}
     shown = {**content, **_told(facts), "pictures": pictures, "by_day": _by_day(tables["days"])}
-    page = pages.render(TEMPLATE, {"range": span, "money": money_text}, shown)
+    page = pages.render(TEMPLATE, {"range": pages.span, "money": money_text}, shown)
     (folder / PAGE).write_text(page, encoding="utf-8")
     return content
 
@@ -151,7 +151,7 @@ def _sentence(row: Row) -> str:
         return f"{row['variant']}: no judged day on which somebody purchased was decided, so it can't be told whether the budget holds."
     said = {HOLDS: "kept beyond chance", OVER: "exceeded beyond chance", OPEN: "neither kept nor exceeded beyond chance"}
     return (
-        f"{row['variant']}: the budget of {row['budget']:.2%} was {said[row['budget_was']]} over all days (FPR {span(row, 'fpr')}); "
+        f"{row['variant']}: the budget of {row['budget']:.2%} was {said[row['budget_was']]} over all days (FPR {pages.span(row, 'fpr')}); "
         f"{row['days_over']} of {row['days']} days are over it, {row['days_surely_over']} surely. IVR {pages.percent(row['ivr'])}, robotic "
         f"coverage {pages.percent(row['coverage'])}; trainings stopped by a guardrail: {row['stopped_days']}."
     )
@@ -176,39 +176,21 @@ def shown(content: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 def _short_total(row: Mapping[str, Any]) -> Row:
     over = f"{row['days_over']} ({row['days_surely_over']} surely) of {row['days']}"
-    named = {"days over": over, "FPR": span(row, "fpr"), "budget": pages.percent(row["budget"]), "IVR": pages.percent(row["ivr"])}
+    named = {"days over": over, "FPR": pages.span(row, "fpr"), "budget": pages.percent(row["budget"]), "IVR": pages.percent(row["ivr"])}
     named |= {"coverage": pages.percent(row["coverage"])}
     return named | ({"stops": row["stopped_days"], "not charged": money_text(row["money"])} if "money" in row else {})
 
 
 def _short_day(row: Mapping[str, Any]) -> Row:
     mark = " **" if row["surely_over"] else " *" if row["over"] else ""
-    figures_ = {"FPR": span(row, "fpr") + mark, "IVR": pages.percent(row["ivr"]), "coverage": pages.percent(row["coverage"])}
+    figures_ = {"FPR": pages.span(row, "fpr") + mark, "IVR": pages.percent(row["ivr"]), "coverage": pages.percent(row["coverage"])}
     end = {"not charged": money_text(row["money"]), "training": row["failed"] or row["training"]}
     return {"day": row["day"], "version": row["version"], "purchasing": int(row["purchasing"]), **figures_, **end}
-
-
-def span(row: Mapping[str, Any], name: str) -> str:
-    """A share with its interval: `1.20% (0.80–1.70%)`; `not known` where there is nothing to take a share of."""
-    if row[name] is None or pd.isna(row[name]):
-        return pages.UNKNOWN
-    return f"{row[name]:.2%} ({row[f'{name}_low'] * 100:.2f}–{row[f'{name}_high'] * 100:.2f}%)"
 
 
 def money_text(micros: Mapping[str, int]) -> str:
     """Amounts in whole units, by currency."""
     return ", ".join(f"{amount / MICROS:,.0f} {currency}" for currency, amount in sorted(micros.items())) or "nothing"
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON has it: numpy numbers as Python's, NaN as null."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _by_day(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -247,4 +229,4 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(flat[0]) if flat else ["variant"])
         table.writeheader()
-        table.writerows(plain(flat))
+        table.writerows(pages.plain(flat))

@@ -27,6 +27,7 @@ from slidr.calibration.borrowing import Borrowing, estimate
 from slidr.calibration.concave import Path, Positions, path
 from slidr.calibration.counts import Counts, Levels, Numbers, Shares, Sums
 
+LEAST = 1e-9
 DOUBT = 0.4  # of 1 - confidence
 GRID = 200  # choices looked at, equally far apart in cost
 REACH = 2.0  # times the budget: up to here the path is looked at
@@ -58,9 +59,6 @@ def upper(part: Shares, whole: float, confidence: float) -> Shares:
         return np.where(part < whole, betaincinv(part + 1, np.maximum(whole - part, LEAST), confidence), 1.0)
 
 
-LEAST = 1e-9
-
-
 def holds(part: Shares, whole: float, budget: float, confidence: float) -> int:
     """How many of a sequence of counts pass, one after the other, until the first whose upper end is above the budget."""
     failed = np.flatnonzero(upper(part, whole, confidence) > budget)
@@ -70,7 +68,7 @@ def holds(part: Shares, whole: float, budget: float, confidence: float) -> int:
 def one_threshold(sums: Sums, budget: float, confidence: float, effect: float) -> tuple[int, float]:
     """(position, upper end of its FPR) of the lowest global threshold that holds; `effect`: see `correlation`.
 
-    Raises nothing: `need` says beforehand whether any threshold can hold, and position 0 invalidates nothing.
+    Raises nothing: `problem.require_enough_purchases` says beforehand whether any threshold can hold, and position 0 invalidates nothing.
     """
     spent = sums.purchasing.sum(axis=0) / effect
     whole = float(sums.all_purchasing.sum()) / effect
