@@ -8,7 +8,8 @@ from setuptools import find_packages, setup
 BASE = [
     "pyspark>=4.0.1,<4.1",
     "delta-spark==4.4.0",
-    "deltalake>=1.6,<2",  # model_promotions without a JVM
+    "deltalake>=1.6,<2",  # tables without a JVM
+    "duckdb>=1.4,<2",  # 2.0 needs a newer pyarrow for its filters
     "pyarrow==14.0.2",
     "numpy>=1.26,<2",
     "pandas>=2.2,<3",
@@ -29,7 +30,7 @@ TEST = [
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.100",
-    "duckdb>=1.1",
+    "polars>=1.8",
     "nbclient>=0.10",
     "nbformat>=5.10",
     "ipykernel>=6.29",
@@ -37,7 +38,7 @@ TEST = [
     "mypy>=1.15,<3",
     "types-PyYAML",
 ]
-BENCH = ["polars>=1.8", "psutil>=5.9", "duckdb>=1.1", "dbl-tempo==0.1.30", "ipython>=8"]  # tests/bench beside other engines
+BENCH = ["polars>=1.8", "psutil>=5.9", "dbl-tempo==0.1.30", "ipython>=8"]  # tests/bench beside other engines
 
 setup(
     name="slidr",

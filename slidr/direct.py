@@ -1,4 +1,5 @@
-"""Small tables of the lake without Spark: read whole, appended a few rows at a time. Incident response waits for no JVM.
+"""Tables of the lake without Spark: small ones read whole and appended a few rows at a time, all of them as datasets for queries.
+Incident response and analysts wait for no JVM.
 
 Delta's protocol is delta-rs's work (package `deltalake`). Spark reads these tables as it reads the others, and they are declared
 in `tables.py` like the others. Credentials of object stores come from the environment (AWS_*, AZURE_*, GOOGLE_*) or the machine's role.
@@ -8,11 +9,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import PyFileSystem
 
 from slidr.errors import InputError, SetupError
 from slidr.lake import PROPERTIES, Lake
@@ -89,6 +94,40 @@ def read(place: Lake | Place, table: Table) -> Snapshot:
         found = QueryBuilder().register("found", delta).execute("SELECT * FROM found").read_all()
         columns = [found.column(name).to_pylist() for name in table.names]
     return Snapshot(table, delta, [dict(zip(table.names, values, strict=True)) for values in zip(*columns, strict=True)])
+
+
+def dataset(place: Lake | Place, table: Table) -> ds.Dataset:
+    """The declared columns of the newest commit as a dataset: nothing is read yet, and files are skipped by partition. Raises
+    InputError where the table is missing, differs from its declaration, or needs a newer reader than version 1."""
+    with _told(place, table):
+        delta = DeltaTable(path(place, table))
+        _require_declared(delta, table)
+        found = delta.protocol().min_reader_version
+        if found != 1:
+            raise InputError(
+                f"table {table.name}: expected reader version 1, found {found}: a table feature was switched on that other readers "
+                "don't know; write the table anew without it"
+            )
+        files = pa.table(delta.get_add_actions(flatten=True))
+        store = PyFileSystem(DeltaStorageHandler.from_table(delta._table))
+    columns = [pa.field(column.name, ARROW[column.type]) for column in table.columns]
+    form = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
+    partitions = [f"partition.{name}" for name in table.partitions]
+    fragments = [
+        form.make_fragment(file["path"], store, _partition(table, [file[name] for name in partitions]))
+        for file in files.select(["path", *partitions]).to_pylist()
+    ]
+    return ds.FileSystemDataset(fragments, pa.schema(columns), form, store)
+
+
+def _partition(table: Table, values: Sequence[Any]) -> ds.Expression:
+    """What holds for all rows of a file: Delta keeps partition columns out of its files."""
+    types = {column.name: ARROW[column.type] for column in table.columns}
+    parts = [
+        ds.field(name).is_null() if value is None else ds.field(name) == pa.scalar(value, types[name])
+        for name, value in zip(table.partitions, values, strict=True)
+    ]
+    return reduce(lambda both, part: both & part, parts)
 
 
 def append(snapshot: Snapshot, rows: Rows) -> bool:

@@ -32,10 +32,12 @@ VALUES = {
     "slices",
     "slice_spec",
     "pages",
+    "query",
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},
     "deltalake": {"slidr/direct.py"},
+    "duckdb": {"slidr/query.py"},
     "cvxpy": {"slidr/calibration/quadratic.py"},
     "petastorm": {"slidr/training/data.py"},
     "torch": {"slidr/models/network.py", *(f"slidr/training/{name}.py" for name in ("data", "distributed", "loop", "progress"))},
