@@ -123,23 +123,25 @@ def prepare(bundle: Bundle, x_BF: Array) -> Array:
 def forward(bundle: Bundle, x_BF: Array) -> Array:
     """Scores (B,) of raw features (B, F), NaN for NULL. A click's score does not depend on the clicks beside it."""
     x_BF = np.asarray(x_BF, dtype=np.float64)
-    blocks = [_block(bundle, prepare(bundle, x_BF[start : start + BLOCK])) for start in range(0, len(x_BF), BLOCK)]
-    return np.concatenate(blocks) if blocks else np.empty(0)
+    blocks = [layer_sums(bundle, prepare(bundle, x_BF[start : start + BLOCK]))[-1][0] for start in range(0, len(x_BF), BLOCK)]
+    return np.round(sigmoid(np.concatenate(blocks)), DECIMALS) if blocks else np.empty(0)
 
 
-def _block(bundle: Bundle, x_BF: Array) -> Array:
-    h_FB = np.ascontiguousarray(x_BF.T)
+def layer_sums(bundle: Bundle, x_BI: Array) -> list[Array]:
+    """Of each layer the sums (O, B) before its ReLU, for model inputs (B, I); the last one, (1, B), is the logit."""
+    h_FB, sums = np.ascontiguousarray(x_BI.T), []
     for number, (weight, bias) in enumerate(bundle.layers, start=1):
         with np.errstate(all="ignore"):
-            h_FB = _linear(weight.astype(np.float64), bias.astype(np.float64), h_FB)
-        if not np.isfinite(h_FB).all():
+            z_OB = linear(weight.astype(np.float64), bias.astype(np.float64), h_FB)
+        if not np.isfinite(z_OB).all():
             raise InputError(f"expected finite values after layer {number}, found infinite ones: features or weights are far out of range")
-        if number < len(bundle.layers):
-            h_FB = np.maximum(h_FB, 0.0)
-    return np.round(sigmoid(h_FB[0]), DECIMALS)
+        sums.append(z_OB)
+        h_FB = np.maximum(z_OB, 0.0)
+    return sums
 
 
-def _linear(weight_OF: Array, bias_O: Array, h_FB: Array) -> Array:
+def linear(weight_OF: Array, bias_O: Array, h_FB: Array) -> Array:
+    """weight @ h + bias, (O, B), the same to the last digit on every machine and in any batch."""
     # Products are added one input at a time: BLAS orders its sums by shape and machine, and that would show in the last digits.
     out_OB = np.repeat(bias_O[:, None], h_FB.shape[1], axis=1)
     product_OB = np.empty_like(out_OB)

@@ -11,9 +11,13 @@ from pyspark.sql import functions as F
 from slidr.bundle import Bundle, forward
 from slidr.lake import Lake
 from slidr.pyworker import light
+from slidr.reasons import STRONGEST, strongest
 from slidr.slices import report_slice, slice_name
 from slidr.tables import CURRENT_DECISIONS, DECISIONS
 
+REASONS = ("reason_class", *(f"reason_{place}" for place in range(1, STRONGEST + 1)))
+UPSTREAM = "upstream filter"  # class and words of what the upstream filter made free
+_WITH_REASONS = "score double, " + ", ".join(f"{name} string" for name in REASONS)
 USED = "used_"  # prefix of the features that a score was computed from, beside the columns of its click
 
 
@@ -30,17 +34,39 @@ def with_scores(features: DataFrame, bundle: Bundle, column: str = "score") -> D
     return features.withColumn(column, score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
 
 
+def with_score_and_reasons(features: DataFrame, bundle: Bundle) -> DataFrame:
+    """As `with_scores`, and REASONS of each score that could be invalid in some slice; of the others they are NULL."""
+    least = min([*bundle.thresholds.values(), bundle.default_threshold])
+
+    @F.pandas_udf(_WITH_REASONS)  # type: ignore[call-overload]
+    @light
+    def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            x_BF = batch.to_numpy(dtype=np.float64)
+            scores = forward(bundle, x_BF)
+            texts = np.full((len(scores), len(REASONS)), None, dtype=object)
+            high = scores > least
+            texts[high, 0], texts[high, 1:] = strongest(bundle, x_BF[high])
+            yield pd.DataFrame({"score": scores, **dict(zip(REASONS, texts.T, strict=True))})
+
+    found = features.withColumn("found", score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
+    return found.withColumns({name: F.col(f"found.{name}") for name in ("score", *REASONS)}).drop("found")
+
+
 def with_score_and_slice(clicks: DataFrame, features: DataFrame, bundle: Bundle, suffix: str = "") -> DataFrame:
     """Every click with `score` (NULL where it has no features) and `slice`, each with the suffix; one row per click.
 
     `features` has at most one row per click. A slice on a feature takes its value from the row that was scored, whatever columns
     `clicks` has besides.
     """
-    used = {USED + name: F.col(name) for name in bundle.slices.features}
     score = f"score{suffix}"
-    scores = with_scores(features, bundle, column=score).withColumns(used).select("click_id", score, *used)
-    scored = clicks.join(scores, on="click_id", how="left")
-    return scored.withColumn(f"slice{suffix}", slice_name(bundle.slices, features=USED)).drop(*used)
+    return _joined(clicks, with_scores(features, bundle, column=score), [score], bundle, slice_column=f"slice{suffix}")
+
+
+def _joined(clicks: DataFrame, scores: DataFrame, found: Sequence[str], bundle: Bundle, *, slice_column: str = "slice") -> DataFrame:
+    used = {USED + name: F.col(name) for name in bundle.slices.features}
+    scored = clicks.join(scores.withColumns(used).select("click_id", *found, *used), on="click_id", how="left")
+    return scored.withColumn(slice_column, slice_name(bundle.slices, features=USED)).drop(*used)
 
 
 def own_threshold(bundle: Bundle, name: Column) -> Column:
@@ -50,13 +76,13 @@ def own_threshold(bundle: Bundle, name: Column) -> Column:
 
 
 def score_clicks(clicks: DataFrame, features: DataFrame, bundle: Bundle) -> DataFrame:
-    """Every click with `slice`, `score`, `threshold`, `is_invalid`, `ivt_class` and `basis` by the bundle; one row per click.
+    """Every click with `slice`, `score`, `threshold`, `is_invalid`, `ivt_class`, `basis` and REASONS by the bundle; one row per click.
 
-    As `with_score_and_slice`. A click that the upstream filter made free stays invalid (`upstream`); one
-    without features is valid (`no_features`); neither gets a threshold. A slice that the version does not know takes
+    As `with_score_and_slice`. Reasons are of invalid clicks alone. A click that the upstream filter made free stays invalid
+    (`upstream`); one without features is valid (`no_features`); neither gets a threshold. A slice that the version does not know takes
     the version's default threshold (`unseen_slice`).
     """
-    scored = with_score_and_slice(clicks, features, bundle)
+    scored = _joined(clicks, with_score_and_reasons(features, bundle), ["score", *REASONS], bundle)
     own = own_threshold(bundle, F.col("slice"))
     basis = (
         F.when(F.col("upstream_filter").isNotNull(), "upstream")
@@ -72,12 +98,18 @@ def score_clicks(clicks: DataFrame, features: DataFrame, bundle: Bundle) -> Data
         .withColumn("threshold", threshold)
         .withColumn("is_invalid", F.coalesce(by_score, F.lit(False)) | (F.col("basis") == "upstream"))
         .withColumn("ivt_class", F.when(F.col("basis") == "upstream", "givt").when(F.col("is_invalid"), "sivt"))
+        .withColumns(_reasons_of_invalid())
     )
+
+
+def _reasons_of_invalid() -> dict[str, Column]:
+    upstream = F.col("basis") == "upstream"
+    said = {"reason_class": F.lit(UPSTREAM), "reason_1": F.concat(F.lit(f"{UPSTREAM}: "), "upstream_filter")}
+    return {name: F.when(upstream, said.get(name)).when(F.col("is_invalid"), F.col(name)) for name in REASONS}
 
 
 def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version: str, run_id: str, decided_time: datetime) -> DataFrame:
     """Rows of `decisions` for the clicks, decided by one model version."""
-    reasons = {name: F.lit(None).cast("string") for name in ("reason_class", "reason_1", "reason_2", "reason_3")}
     return (
         score_clicks(clicks, features, bundle)
         .withColumns(
@@ -87,7 +119,6 @@ def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version
                 "spec_id": F.lit(bundle.spec.spec_id),
                 "run_id": F.lit(run_id),
                 "decided_time": F.lit(decided_time),
-                **reasons,
             }
         )
         .select(*DECISIONS.names)

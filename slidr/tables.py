@@ -173,8 +173,8 @@ threshold      double?    the click is invalid if and only if score > threshold;
 is_invalid     boolean    the advertiser does not pay for the click
 ivt_class      string?    givt (upstream filter) or sivt (slidr or a live system); NULL for valid clicks
 basis          string     model, no_features, unseen_slice, upstream or external
-reason_class   string?    coarse class of the reasons
-reason_1       string?    strongest reason
+reason_class   string?    coarse class of the strongest reason; NULL for valid clicks
+reason_1       string?    strongest reason, such as ip: 412 clicks in 1 h
 reason_2       string?    second reason
 reason_3       string?    third reason
 model_version  string?    model version that decided; for external decisions the live system's own name
@@ -199,6 +199,10 @@ threshold      double?    threshold of the slice
 is_invalid     boolean    what the replay found
 decided        boolean    false where the replay may not change the click
 basis          string     model, no_features, unseen_slice or upstream
+reason_class   string?    coarse class of the strongest reason; NULL for valid clicks
+reason_1       string?    strongest reason
+reason_2       string?    second reason
+reason_3       string?    third reason
 authority      string     full: replaces what was published; credit: does not reinstate; none: the upstream filter's
 after_first    boolean    whether the click had a first decision then
 model_version  string     model version of the replay

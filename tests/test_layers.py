@@ -33,6 +33,7 @@ VALUES = {
     "slice_spec",
     "pages",
     "query",
+    "reasons",
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},
@@ -91,7 +92,14 @@ def test_heavy_libraries_have_one_home() -> None:
 
 
 def test_spec_kernel_and_forward_pass_are_free_of_spark() -> None:
-    for path in ("slidr/features/spec.py", "slidr/features/kernel.py", "slidr/slice_spec.py", "slidr/bundle.py", "slidr/bundle_files.py"):
+    for path in (
+        "slidr/features/spec.py",
+        "slidr/features/kernel.py",
+        "slidr/slice_spec.py",
+        "slidr/bundle.py",
+        "slidr/bundle_files.py",
+        "slidr/reasons.py",
+    ):
         assert not any(name.startswith("pyspark") for name in modules()[path])
 
 

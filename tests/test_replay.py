@@ -120,6 +120,9 @@ def test_credits_only_unless_charges_are_allowed(world: Lake, loose: Config) -> 
     }
     row = world.read(CURRENT_DECISIONS).where("click_id = 'c31'").collect()[0]
     assert (row["basis"], row["spec_id"], row["replay_id"], row["first_is_invalid"]) == ("model", SPEC.spec_id, made.plan_id, None)
+    invalid = world.read(CURRENT_DECISIONS).where("is_invalid and basis <> 'external'")
+    assert {row["reason_1"].split(":")[0] for row in invalid.collect()} == {"ip", "upstream filter"}
+    assert world.read(CURRENT_DECISIONS).where("not is_invalid and coalesce(reason_class, reason_1) is not null").isEmpty()
     first_decision_comes_later(world)
 
 

@@ -112,19 +112,21 @@ def test_spark_settles_every_click_of_these_stacks_alike(histories: list[History
             for click, row in rows.items()
         ]
         expected |= {f"{number}{click}": made for click, made in rerun(history.events).items()}
-    columns = "click_id string, is_invalid boolean, slice string, score double, threshold double, ivt_class string, basis string, "
-    columns += "model_version string, spec_id string, replay_id string"
     order = [f"r{number:02d}" for number in range(40)]
-    first = spark.createDataFrame(firsts, columns)
-    rows = stack.settled(first, spark.createDataFrame(decided, columns + ", authority string, after_first boolean"), order).collect()
+    first = spark.createDataFrame(firsts, COLUMNS)
+    rows = stack.settled(first, spark.createDataFrame(decided, COLUMNS + ", authority string, after_first boolean"), order).collect()
     found = {row["click_id"]: (row["is_invalid"], row["replay_id"] or "first") for row in rows if row["is_invalid"] is not None}
     assert found == expected
     assert len({row["click_id"] for row in rows}) == len(rows)
     assert {row["basis"] for row in rows if row["replay_id"]} == {"replay"}
 
 
+COLUMNS = "click_id string, is_invalid boolean, slice string, score double, threshold double, ivt_class string, basis string, "
+COLUMNS += "reason_class string, reason_1 string, reason_2 string, reason_3 string, model_version string, spec_id string, replay_id string"
+
+
 def state(invalid: bool, basis: str, replay_id: str | None) -> tuple[Any, ...]:
-    return invalid, "slice", 0.5, 0.5, None, basis, "1", "spec", replay_id
+    return invalid, "slice", 0.5, 0.5, None, basis, "rate", "r1", "r2", None, "1", "spec", replay_id
 
 
 def test_a_revert_of_a_revert_brings_back() -> None:
@@ -137,8 +139,6 @@ def test_a_revert_of_a_revert_brings_back() -> None:
 
 
 def test_without_replays_the_first_decision_stands(spark: SparkSession) -> None:
-    columns = "click_id string, is_invalid boolean, slice string, score double, threshold double, ivt_class string, basis string, "
-    columns += "model_version string, spec_id string, replay_id string"
-    first = spark.createDataFrame([("x", *state(True, "first", None))], columns)
-    nothing = spark.createDataFrame([], columns + ", authority string, after_first boolean")
+    first = spark.createDataFrame([("x", *state(True, "first", None))], COLUMNS)
+    nothing = spark.createDataFrame([], COLUMNS + ", authority string, after_first boolean")
     assert [tuple(row)[:3] for row in stack.settled(first, nothing, []).collect()] == [("x", True, "slice")]

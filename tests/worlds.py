@@ -134,6 +134,7 @@ def decided(lake: Lake, clicks: DataFrame) -> DataFrame:
         "model_version": F.when(live, "live-3").otherwise(F.col("model_version")),
         "is_invalid": invalid,
         "basis": F.when(live, "external").otherwise(F.col("basis")),
+        **{name: F.when(~live, F.col(name)) for name in scoring.REASONS},
     }
     return first.withColumns(foreign).localCheckpoint()
 

@@ -32,7 +32,7 @@ FIRST = ("first_decided_valid", "first_decided_invalid")  # what has no row in c
 UNDECIDED = "undecided"  # basis of a row of current_decisions that a revert deletes
 
 # Columns of current_decisions that a replay replaces; the others are the click's own, or the first decision's.
-REPLACED = ["slice", "score", "threshold", "is_invalid", "ivt_class", "basis", "reason_class", "reason_1", "reason_2", "reason_3"]
+REPLACED = ["slice", "score", "threshold", "is_invalid", "ivt_class", "basis", *scoring.REASONS]
 REPLACED += ["model_version", "spec_id", "run_id", "decided_time", "replay_id", "corrected_time"]
 
 _CLICK: tuple[str, ...] = (
@@ -47,7 +47,7 @@ _CLICK: tuple[str, ...] = (
     "device",
 )
 _CLICK += ("logged_in", "cost_micros", "currency")
-_NEW = ("slice", "report_slice", "score", "threshold", "is_invalid", "ivt_class", "basis", "model_version", "spec_id")
+_NEW = ("slice", "report_slice", "score", "threshold", "is_invalid", "ivt_class", "basis", *scoring.REASONS, "model_version", "spec_id")
 # replay_id: the replay that decides the click from now on, NULL for its first decision.
 _OLD = {"replay_id": "string", "old_is_invalid": "boolean", "old_score": "double", "old_model_version": "string"}
 _ADDED = {"outcome": "string", "direction": "string", "delta_cost_micros": "bigint", "authority": "string", "after_first": "boolean"}
@@ -172,9 +172,8 @@ def published_state(changed: DataFrame, firsts: DataFrame | None, *, run_id: str
     Of a revert `firsts` are the rows of `decisions`: where the first decision holds again, it comes back as it was. A click that
     nothing decides any more is marked for `is_gone`.
     """
-    empty = {name: F.lit(None).cast("string") for name in ("reason_class", "reason_1", "reason_2", "reason_3", "first_model_version")}
     columns = {
-        **empty,
+        "first_model_version": F.lit(None).cast("string"),
         "is_invalid": F.coalesce("is_invalid", F.lit(False)),
         "slice": F.coalesce("slice", F.lit(UNDECIDED)),
         "basis": F.when(F.col("is_invalid").isNull(), UNDECIDED).otherwise(F.col("basis")),
