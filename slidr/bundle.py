@@ -24,20 +24,21 @@ from slidr.slice_spec import problems as slice_problems
 
 Array = NDArray[np.float64]
 
-FORMAT = 2
+FORMAT = 3
 SMALLEST_STD = 1e-6
 DECIMALS = 6
 BLOCK = 2048  # clicks computed at a time: bounds memory
 DICTS = ("thresholds", "labels", "table_versions", "config", "libraries", "metrics")
 TYPES: dict[str, type] = {"format": int, "spec": dict, "preparation": dict, "features": list, "slices": list, "default_threshold": float}
-PREPARATION_TYPES: dict[str, type] = {"names": str, "fill": float, "log": bool, "mean": float, "std": float, "flags": str}
+PREPARATION_TYPES: dict[str, type] = {"names": str, "fill": float, "log": bool, "mean": float, "std": float, "flags": str, "human": float}
 
 
 @dataclass(frozen=True)
 class Preparation:
     """How raw features become model inputs, feature by feature: fill NULL, log1p where `log`, then (x - mean) / std.
 
-    Further inputs, after those, are 1 where the feature in `flags` is NULL and 0 elsewhere.
+    Further inputs, after those, are 1 where the feature in `flags` is NULL and 0 elsewhere. `human` is the mean over human clicks of the
+    filled, log-scaled features and of these further inputs: what a score is explained against.
     """
 
     names: tuple[str, ...]
@@ -46,6 +47,7 @@ class Preparation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flags: tuple[str, ...]
+    human: tuple[float, ...]
 
     @property
     def inputs(self) -> int:
@@ -77,7 +79,7 @@ class Bundle:
 
 
 def preparation_for(spec: FeatureSpec) -> Preparation:
-    """Fill values and log flags of a spec's features; mean 0 and std 1 until training measures them.
+    """Fill values and log flags of a spec's features; mean 0 and std 1 until training measures them, and the filled features as `human`.
 
     A missing count is 0 clicks; a missing `since_prev` is the longest window in seconds, since nothing was seen within it.
     Flags: the first count of each entity, NULL where its key is (its other counts are NULL with it), and each `since_prev`.
@@ -90,13 +92,16 @@ def preparation_for(spec: FeatureSpec) -> Preparation:
     }
     flags = {*counts.values(), *(name for name in names if name.endswith("_since_prev"))}
     longest = spec.longest_window / SECOND
+    fill = tuple(longest if name.endswith("_since_prev") else 0.0 for name in names)
+    log = tuple(name not in (*TIME_COLUMNS, "logged_in") for name in names)
     return Preparation(
         names=names,
-        fill=tuple(longest if name.endswith("_since_prev") else 0.0 for name in names),
-        log=tuple(name not in (*TIME_COLUMNS, "logged_in") for name in names),
+        fill=fill,
+        log=log,
         mean=(0.0,) * len(names),
         std=(1.0,) * len(names),
         flags=tuple(name for name in names if name in flags),
+        human=(*[math.log1p(value) if scaled else value for value, scaled in zip(fill, log, strict=True)], *[0.0 for _ in flags]),
     )
 
 
@@ -220,12 +225,14 @@ def _problems(bundle: Bundle) -> list[str]:
     """What does not fit together in a bundle, all at once."""
     prep, names = bundle.preparation, tuple(column.name for column in bundle.spec.columns)
     problems = [] if bundle.features == names == prep.names else ["features, preparation and spec name different columns"]
-    if {len(values) for name, values in asdict(prep).items() if name != "flags"} != {len(names)}:
+    if {len(values) for name, values in asdict(prep).items() if name not in ("flags", "human")} != {len(names)}:
         problems.append(f"expected {len(names)} values in each part of the preparation")
     if not set(prep.flags) <= set(names) or len(set(prep.flags)) < len(prep.flags):
         problems.append(f"expected flags of features of the spec, each once, found {list(prep.flags)}")
-    if not all(math.isfinite(v) for v in (*prep.fill, *prep.mean, *prep.std)) or min(prep.std, default=1.0) < SMALLEST_STD:
-        problems.append(f"expected finite fill, mean and std, and std >= {SMALLEST_STD}")
+    if len(prep.human) != prep.inputs:
+        problems.append(f"expected {prep.inputs} values in human, found {len(prep.human)}")
+    if not all(math.isfinite(v) for v in (*prep.fill, *prep.mean, *prep.std, *prep.human)) or min(prep.std, default=1.0) < SMALLEST_STD:
+        problems.append(f"expected finite fill, mean, std and human, and std >= {SMALLEST_STD}")
     outside = {name: t for name, t in {**bundle.thresholds, "(default)": bundle.default_threshold}.items() if not 0 <= t <= 1}
     if outside:
         problems.append(f"expected thresholds from 0 to 1, found {outside}")

@@ -10,7 +10,7 @@ import typer
 
 from slidr import config
 from slidr.errors import SlidrError
-from slidr.jobs import backtest, daily, demo, features, ingest, init, labels, look, models, monitor, replay, score, simulate, train
+from slidr.jobs import backtest, daily, demo, explain, features, ingest, init, labels, look, models, monitor, replay, score, simulate, train
 from slidr.options import AsJson, ConfFile, Quiet, Settings, Verbose
 from slidr.run import Outcome, execute
 
@@ -68,6 +68,7 @@ for _name, _action in {
     "daily": daily.daily,
     "backtest": backtest.backtest,
     "monitor": monitor.monitor,
+    "explain": explain.explain,
     "sql": look.sql,
     "tables": look.list_tables,
     "doctor": look.doctor,

@@ -44,9 +44,11 @@ class Topic:
 
 
 def baseline(bundle: Bundle) -> Array:
-    """The features (1, F) that contributions are taken against: the first click of a user, a session and an address, logged out, at no
-    particular time. Counts are 0, `since_prev` is NULL."""
-    return np.array([[np.nan if name.endswith("_since_prev") else 0.0 for name in bundle.features]])
+    """The model inputs (1, I) that contributions are taken against: the average human click of the training days (by their labels)."""
+    prep = bundle.preparation
+    human_I = np.array(prep.human)
+    features = len(prep.names)
+    return np.concatenate([(human_I[:features] - np.array(prep.mean)) / np.array(prep.std), human_I[features:]])[None, :]
 
 
 def contributions(bundle: Bundle, x_BF: Array) -> tuple[Array, float]:
@@ -55,9 +57,9 @@ def contributions(bundle: Bundle, x_BF: Array) -> tuple[Array, float]:
     Raw features, NaN for NULL. Raises InputError as `bundle.prepare`.
     """
     x_BF = np.asarray(x_BF, dtype=np.float64)
-    base_I = prepare(bundle, baseline(bundle))
-    base = layer_sums(bundle, base_I)
-    blocks = [_block(bundle, prepare(bundle, x_BF[start : start + BLOCK]), base_I, base) for start in range(0, len(x_BF), BLOCK)]
+    base_1I = baseline(bundle)
+    base = layer_sums(bundle, base_1I)
+    blocks = [_block(bundle, prepare(bundle, x_BF[start : start + BLOCK]), base_1I, base) for start in range(0, len(x_BF), BLOCK)]
     by_input = np.concatenate(blocks) if blocks else np.empty((0, bundle.preparation.inputs))
     return _with_flags(bundle, by_input), float(base[-1][0, 0])
 
@@ -107,17 +109,19 @@ def strongest(bundle: Bundle, x_BF: Array) -> tuple[Texts, Texts]:
     for rank in range(ranked.shape[1]):
         for place, topic in enumerate(found):
             rows = np.flatnonzero((ranked[:, rank] == place) & (rounded_BT[:, place] > 0))
-            texts[rows, rank] = _said(topic, x_BF[rows], contributions_BF[rows])
+            texts[rows, rank] = said(topic, x_BF[rows], contributions_BF[rows])
             if rank == 0:
                 classes[rows] = topic.reason_class
     return classes, texts
 
 
-def _said(topic: Topic, x_BF: Array, contributions_BF: Array) -> list[str]:
+def said(topic: Topic, x_BF: Array, contributions_BF: Array) -> list[str]:
+    """Of each click the topic in the words of its feature that moves the score most to where the topic moves it."""
     if topic.angle:
         sines, cosines = (x_BF[:, column] for column in topic.columns)
         return [topic.angle(sine, cosine) for sine, cosine in zip(sines, cosines, strict=True)]
-    first = np.round(contributions_BF[:, topic.columns], DECIMALS).argmax(axis=1)
+    own_BF = np.round(contributions_BF[:, topic.columns], DECIMALS)
+    first = (own_BF * np.where(own_BF.sum(axis=1, keepdims=True) < 0, -1, 1)).argmax(axis=1)
     return [topic.words[place](row[topic.columns[place]]) for place, row in zip(first, x_BF, strict=True)]
 
 

@@ -359,7 +359,7 @@ BAD_CONTENT = {
     "expected thresholds to be dict": lambda c: c.update(thresholds=[]),
     "expected only float in thresholds": lambda c: c["thresholds"].update(a="0.5"),
     "thresholds from 0 to 1": lambda c: c["thresholds"].update(a=1.5),
-    "bundle format 2": lambda c: c.update(format=1, slices=["device", "login"]),
+    "bundle format 3": lambda c: c.update(format=1, slices=["device", "login"]),
     "expected only dict in slices": lambda c: c.update(slices=["device", "login"]),
     r"slices\[0\]: expected one of device": lambda c: c["slices"][0].update(column="colour"),
     "cuts of a feature of the spec, found 'user_clicks_2h'": lambda c: c["slices"][2].update(column="user_clicks_2h"),
@@ -412,7 +412,9 @@ def test_an_inconsistent_bundle_is_not_saved(tmp_path: Path) -> None:
         replace(made_bundle(), slices=SliceSpec((SlicePart("user_clicks_1h", cuts=(2.0, 1.0)),))),
         replace(made_bundle(), metrics={"fpr": float("nan")}),
         replace(made_bundle(), metrics={"fpr": object()}),
+        replace(made_bundle(), preparation=replace(made_bundle().preparation, human=(0.0,) * (INPUTS - 1))),
+        replace(made_bundle(), preparation=replace(made_bundle().preparation, human=(float("inf"),) * INPUTS)),
     ):
         with pytest.raises(InputError):
             bundle.save(broken, tmp_path / "broken")
-    assert set(asdict(bundle.preparation_for(SPEC))) == {"names", "fill", "log", "mean", "std", "flags"}
+    assert set(asdict(bundle.preparation_for(SPEC))) == {"names", "fill", "log", "mean", "std", "flags", "human"}

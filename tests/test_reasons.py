@@ -26,9 +26,8 @@ def deep(bundle: Bundle, *widths: int, seed: int) -> Bundle:
     return replace(bundle, layers=layers(bundle.preparation.inputs, *widths, 1, seed=seed))
 
 
-def logits(bundle: Bundle, x_BF: np.ndarray) -> np.ndarray:
-    """The forward pass in plain numpy."""
-    h_BI = prepare(bundle, x_BF)
+def logits(bundle: Bundle, h_BI: np.ndarray) -> np.ndarray:
+    """The forward pass in plain numpy, of model inputs."""
     for number, (weight, bias) in enumerate(bundle.layers, start=1):
         h_BI = h_BI @ weight.astype(float).T + bias.astype(float)
         h_BI = h_BI if number == len(bundle.layers) else np.maximum(h_BI, 0)
@@ -42,18 +41,18 @@ def test_contributions_add_up_to_the_logit(network: Bundle, widths: tuple[int, .
         x_BF = raw_features(CLICKS, seed)
         found_BF, base = contributions(model, x_BF)
         assert np.isnan(x_BF).any()
-        np.testing.assert_allclose(base + found_BF.sum(axis=1), logits(model, x_BF), atol=1e-9)
+        np.testing.assert_allclose(base + found_BF.sum(axis=1), logits(model, prepare(model, x_BF)), atol=1e-9)
         np.testing.assert_allclose(base, logits(model, baseline(model)), atol=1e-12)
 
 
-def test_the_baseline_adds_nothing_and_neither_does_a_feature_that_equals_it(network: Bundle) -> None:
+def test_a_feature_that_equals_the_baseline_adds_nothing(network: Bundle) -> None:
     model = deep(network, 16, 8, seed=1)
-    assert not contributions(model, baseline(model))[0].any()
     x_BF = raw_features(CLICKS)
-    same = np.array([name == "ip_clicks_1h" for name in model.features])
-    x_BF[:, same] = 0.0
+    same = np.array([name == "user_clicks_7d" for name in model.features])
+    assert same.any()
+    x_BF[:, same] = np.expm1(model.preparation.human[int(np.flatnonzero(same)[0])])
     found_BF, _ = contributions(model, x_BF)
-    assert not found_BF[:, same].any()
+    np.testing.assert_allclose(found_BF[:, same], 0.0, atol=1e-12)
     assert found_BF[:, ~same].any(axis=0).all()
 
 
@@ -61,7 +60,7 @@ def test_it_is_the_rescale_rule_unit_by_unit(network: Bundle) -> None:
     """Against a walk over every path from input to output of a small network: the product of weights and slopes."""
     model = deep(network, 4, 3, seed=5)
     x_BF = raw_features(40, 2)
-    x_BI, base_I = prepare(model, x_BF), prepare(model, baseline(model))[0]
+    x_BI, base_I = prepare(model, x_BF), baseline(model)[0]
     weights = [(weight.astype(float), bias.astype(float)) for weight, bias in model.layers]
     for x_I, row in zip(x_BI, contributions(model, x_BF)[0], strict=True):
         slopes = []
@@ -88,15 +87,19 @@ def test_it_is_the_rescale_rule_unit_by_unit(network: Bundle) -> None:
 
 def test_where_no_unit_bends_they_are_the_finite_differences(network: Bundle) -> None:
     model = deep(network, 16, 8, seed=2)
-    start = baseline(model)
-    step = 1e-7
-    for place, name in enumerate(model.features):
-        if name.endswith("_since_prev"):
-            continue  # NULL in the baseline: there is nothing near it
+    start = raw_features(1, 7)
+    start[np.isnan(start)] = 1.0
+    inputs = prepare(model, start)[0]
+    prep = model.preparation
+    human = inputs[: len(prep.names)] * np.array(prep.std) + np.array(prep.mean)
+    model = replace(model, preparation=replace(prep, human=(*human, *inputs[len(prep.names) :])))
+    np.testing.assert_allclose(baseline(model)[0], inputs, atol=1e-12)
+    step = 1e-6
+    for place in range(len(model.features)):
         near = start.copy()
-        near[0, place] = step
-        slope = (logits(model, near) - logits(model, start))[0] / step
-        assert contributions(model, near)[0][0, place] / step == pytest.approx(slope, rel=1e-4, abs=1e-6)
+        near[0, place] += step
+        rise = (logits(model, prepare(model, near)) - logits(model, prepare(model, start)))[0]
+        assert contributions(model, near)[0][0, place] / step == pytest.approx(rise / step, rel=1e-3, abs=1e-5)
 
 
 def test_contributions_do_not_depend_on_the_batch(network: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,6 +278,10 @@ def test_feature_statistics(written: tuple[Manifest, np.ndarray, DataFrame], tmp
     np.testing.assert_allclose(measured.std, x_RF.std(axis=0), rtol=1e-12)
     assert measured == feature_statistics(manifest, PREPARATION)
     assert (measured.fill, measured.log) == (PREPARATION.fill, PREPARATION.log)
+    missing = np.isnan(expected[:, [PREPARATION.names.index(name) for name in PREPARATION.flags]])
+    human = np.column_stack([x_RF, missing])[expected[:, -2] == 0]
+    assert 0 < len(human) < len(x_RF)
+    np.testing.assert_allclose(measured.human, human.mean(axis=0), rtol=1e-12, atol=1e-12)
     constant = feature_statistics(local_snapshot(tmp_path / "s", [5]), PREPARATION)
     assert set(constant.std) == {1.0}
 

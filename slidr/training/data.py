@@ -83,24 +83,32 @@ def _empty(columns: int, rows: int) -> NDArray[np.float32]:
 
 
 def feature_statistics(manifest: Manifest, preparation: Preparation) -> Preparation:
-    """The preparation with mean and std of the snapshot's filled, log-scaled features, unweighted; constant features get std 1.
+    """The preparation with mean and std of the snapshot's filled, log-scaled features, and `human`, unweighted. Constant features get
+    std 1; without human clicks `human` stays as it is.
 
     One pass in float64 in the order of the lanes, so equal snapshots give equal digits.
     """
     log_F, fill_F = np.array(preparation.log), np.array(preparation.fill)
+    flagged = [preparation.names.index(name) for name in preparation.flags]
     rows, mean_F, square_F = 0, np.zeros(len(log_F)), np.zeros(len(log_F))
+    humans, human_I = 0, np.zeros(preparation.inputs)
     for columns in _all_row_groups(manifest):
         x_RF = np.column_stack(columns[:-2]).astype(np.float64)
-        x_RF = np.where(np.isnan(x_RF), fill_F, x_RF)
+        missing_RF = np.isnan(x_RF)
+        x_RF = np.where(missing_RF, fill_F, x_RF)
         x_RF = np.where(log_F, np.log1p(np.where(log_F, x_RF, 0.0)), x_RF)
         # Chan's update: squares are summed around the mean, so nothing cancels.
         delta_F = x_RF.mean(axis=0) - mean_F
         square_F += ((x_RF - x_RF.mean(axis=0)) ** 2).sum(axis=0) + delta_F**2 * rows * len(x_RF) / (rows + len(x_RF))
         rows += len(x_RF)
         mean_F += delta_F * len(x_RF) / rows
+        human_R = columns[-2] == 0
+        humans += int(human_R.sum())
+        human_I += np.concatenate([x_RF, missing_RF[:, flagged]], axis=1)[human_R].sum(axis=0)
     std_F = np.sqrt(square_F / rows)
     std_F = np.where(std_F < SMALLEST_STD, 1.0, std_F)
-    return replace(preparation, mean=tuple(mean_F.tolist()), std=tuple(std_F.tolist()))
+    human = tuple((human_I / humans).tolist()) if humans else preparation.human
+    return replace(preparation, mean=tuple(mean_F.tolist()), std=tuple(std_F.tolist()), human=human)
 
 
 def _all_row_groups(manifest: Manifest) -> Iterator[Columns]:
