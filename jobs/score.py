@@ -1,50 +1,54 @@
 """features -> decisions: spark-submit jobs/score.py --conf FILE --from TIME --to TIME"""
 
 import sys
-from datetime import datetime, timedelta
-from typing import Annotated
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from slidr import scoring
+from slidr import scoring, shadow
 from slidr.days import days_between
 from slidr.errors import InputError, NothingToDoError
 from slidr.features.counters import prefer_logged
 from slidr.options import From, To, window
-from slidr.run import Job, Outcome
+from slidr.run import Job, Outcome, folder
 from slidr.tables import CLICKS, DECISIONS, features_table
 from slidr.version import Version
 
 Model = Annotated[str, typer.Option("--model", help="champion, stable, or the number of a version.")]
+Shadow = Annotated[
+    list[str] | None, typer.Option("--shadow", help="A version whose decisions are kept apart and compared, never published; repeatable.")
+]
+SHOWN = 10  # rows of a table on a terminal
 
 
-def score(job: Job, start: From, end: To, model: Model = "champion") -> Outcome:
+def score(job: Job, start: From, end: To, model: Model = "champion", shadows: Shadow = None) -> Outcome:
     """Decides the clicks of a window that have no decision yet; touches no other."""
     from slidr.registry import Registry
 
     first, last = window(start, end)
-    version = Registry(job.conf.registry, job.lake).load(model)
-    return decide(job, version, first, last)
+    registry = Registry(job.conf.registry, job.lake)
+    version = registry.load(model)
+    others = [registry.load(number) for number in dict.fromkeys(shadows or [])]
+    done = decide(job, version, first, last)
+    return compare(job, others, first, last, done) if others else done
 
 
 def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outcome:
     """First decisions of the window by one version, counted by basis."""
-    days = days_between(first.date(), (last - timedelta(microseconds=1)).date() + timedelta(days=1))
-    clicks = job.lake.read(CLICKS, days).where((F.col("click_time") >= F.lit(first)) & (F.col("click_time") < F.lit(last)))
+    days, inside = _days(first, last), _inside(first, last)
+    clicks = job.lake.read(CLICKS, days).where(inside)
     if clicks.isEmpty():
         raise NothingToDoError(f"expected clicks from {first.isoformat()} to {last.isoformat()}, found none; ingest them first")
     undecided = clicks.join(job.lake.read(DECISIONS, days).select("click_id"), on="click_id", how="left_anti")
-    table = features_table(version.bundle.spec)
-    if job.lake.version(table) < 0 or job.lake.read(table, days).isEmpty():
-        raise InputError(
-            f"expected features of spec {version.bundle.spec.spec_id} (of version {version.number}) from {days[0]} to {days[-1]}, "
-            f"found none; run `slidr features --from {days[0]} --to {days[-1] + timedelta(days=1)}`"
-        )
     decided = scoring.decisions(
         undecided,
-        prefer_logged(job.lake.read(table, days)),
+        _features(job, version, days),
         version.bundle,
         version=version.number,
         run_id=job.run_id,
@@ -56,6 +60,43 @@ def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outco
     shown = [{"basis": row["basis"], "clicks": row["clicks"], "invalid": row["invalid"]} for row in counts]
     summary = {"model_version": version.number, "from": first.isoformat(), "to": last.isoformat(), "new_decisions": new, "by_basis": shown}
     return Outcome(summary, {"New decisions": shown} if shown else {}, f"{new:,} clicks decided by version {version.number}.")
+
+
+def compare(job: Job, others: Sequence[Version], first: datetime, last: datetime, done: Outcome) -> Outcome:
+    """The outcome `done` of the decisions, and how those of the other versions differ, which are kept in `shadow_decisions`."""
+    days, inside = _days(first, last), _inside(first, last)
+    clicks = job.lake.read(CLICKS, days).where(inside)
+    found = shadow.shadow_decisions(clicks, _features(job, others[0], days), others, run_id=job.run_id, decided_time=job.now)
+    new = shadow.write(job.lake, found, days)
+    rows = shadow.differences(job.lake, days, inside, [version.number for version in others])
+    path = folder(job, "shadow", job.run_id) / "differences.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    shown: dict[str, Any] = {
+        "Shadow versions beside first decisions": shadow.summed(rows, ["model_version", "currency"]),
+        "By slice": shadow.summed(rows, ["model_version", "report_slice"])[:SHOWN],
+        "By advertiser and currency": shadow.summed(rows, ["model_version", "advertiser_id", "currency"])[:SHOWN],
+    }
+    versions = ", ".join(version.number for version in others)
+    said = f"{done.said}\n{new:,} shadow decisions by {versions}; nothing of them is published. All differences: {path}"
+    return Outcome({**done.summary, "new_shadow_decisions": new, "shadows": rows, "differences": str(path)}, {**done.shown, **shown}, said)
+
+
+def _features(job: Job, version: Version, days: Sequence[date]) -> DataFrame:
+    table = features_table(version.bundle.spec)
+    if job.lake.version(table) < 0 or job.lake.read(table, days).isEmpty():
+        raise InputError(
+            f"expected features of spec {version.bundle.spec.spec_id} (of version {version.number}) from {days[0]} to {days[-1]}, "
+            f"found none; run `slidr features --from {days[0]} --to {days[-1] + timedelta(days=1)}`"
+        )
+    return prefer_logged(job.lake.read(table, days))
+
+
+def _days(first: datetime, last: datetime) -> list[date]:
+    return days_between(first.date(), (last - timedelta(microseconds=1)).date() + timedelta(days=1))
+
+
+def _inside(first: datetime, last: datetime) -> Column:
+    return (F.col("click_time") >= F.lit(first)) & (F.col("click_time") < F.lit(last))
 
 
 if __name__ == "__main__":

@@ -78,27 +78,33 @@ def own_threshold(bundle: Bundle, name: Column) -> Column:
 def score_clicks(clicks: DataFrame, features: DataFrame, bundle: Bundle) -> DataFrame:
     """Every click with `slice`, `score`, `threshold`, `is_invalid`, `ivt_class`, `basis` and REASONS by the bundle; one row per click.
 
-    As `with_score_and_slice`. Reasons are of invalid clicks alone. A click that the upstream filter made free stays invalid
-    (`upstream`); one without features is valid (`no_features`); neither gets a threshold. A slice that the version does not know takes
-    the version's default threshold (`unseen_slice`).
+    As `with_score_and_slice` and `with_verdict`. Reasons are of invalid clicks alone.
     """
     scored = _joined(clicks, with_score_and_reasons(features, bundle), ["score", *REASONS], bundle)
-    own = own_threshold(bundle, F.col("slice"))
-    basis = (
+    ivt_class = F.when(F.col("basis") == "upstream", "givt").when(F.col("is_invalid"), "sivt")
+    return with_verdict(scored, bundle).withColumn("ivt_class", ivt_class).withColumns(_reasons_of_invalid())
+
+
+def with_verdict(scored: DataFrame, bundle: Bundle, suffix: str = "") -> DataFrame:
+    """Scored clicks with `basis`, `threshold` and `is_invalid`; these, `score` and `slice` each have the suffix.
+
+    A click that the upstream filter made free stays invalid (`upstream`); one without features is valid (`no_features`); neither
+    gets a threshold. A slice that the version does not know takes the version's default threshold (`unseen_slice`).
+    """
+    score, basis, threshold = f"score{suffix}", f"basis{suffix}", f"threshold{suffix}"
+    own = own_threshold(bundle, F.col(f"slice{suffix}"))
+    found = (
         F.when(F.col("upstream_filter").isNotNull(), "upstream")
-        .when(F.col("score").isNull(), "no_features")
+        .when(F.col(score).isNull(), "no_features")
         .when(own.isNull(), "unseen_slice")
         .otherwise("model")
     )
-    applies = F.col("basis").isin("model", "unseen_slice")
-    threshold = F.when(applies, F.coalesce(own, F.lit(bundle.default_threshold)))
-    by_score = applies & (F.col("score") > F.col("threshold"))
+    applies = F.col(basis).isin("model", "unseen_slice")
+    by_score = applies & (F.col(score) > F.col(threshold))
     return (
-        scored.withColumn("basis", basis)
-        .withColumn("threshold", threshold)
-        .withColumn("is_invalid", F.coalesce(by_score, F.lit(False)) | (F.col("basis") == "upstream"))
-        .withColumn("ivt_class", F.when(F.col("basis") == "upstream", "givt").when(F.col("is_invalid"), "sivt"))
-        .withColumns(_reasons_of_invalid())
+        scored.withColumn(basis, found)
+        .withColumn(threshold, F.when(applies, F.coalesce(own, F.lit(bundle.default_threshold))))
+        .withColumn(f"is_invalid{suffix}", F.coalesce(by_score, F.lit(False)) | (F.col(basis) == "upstream"))
     )
 
 

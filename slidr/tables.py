@@ -184,6 +184,26 @@ decided_time   timestamp  when it was decided, UTC
 """),
 )
 
+SHADOW_DECISIONS = Table(
+    "shadow_decisions",
+    "What other model versions would have decided: for comparison, never published; insert-only",
+    grain=("click_id", "model_version"),
+    partitions=("click_date",),
+    columns=_columns("""
+click_id       string     the click
+model_version  string     version that would have decided so
+click_date     date       UTC day of the click
+slice          string     slice of that version
+score          double?    0 to 1, 6 decimals; NULL without features
+threshold      double?    threshold of the slice; NULL where no threshold applied
+is_invalid     boolean    what the version says
+basis          string     model, no_features, unseen_slice or upstream
+spec_id        string     feature spec of the version
+run_id         string     run that wrote the row
+decided_time   timestamp  when it was scored, UTC
+"""),
+)
+
 REPLAY_DECISIONS = Table(
     "replay_decisions",
     "What each applied replay decided for every click of its window and filter, unchanged ones too",
@@ -358,6 +378,7 @@ ALL = (
     REJECTS,
     LABELS,
     DECISIONS,
+    SHADOW_DECISIONS,
     REPLAY_DECISIONS,
     CORRECTIONS,
     CURRENT_DECISIONS,

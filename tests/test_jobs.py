@@ -66,6 +66,7 @@ def test_the_chain_from_training_to_a_published_replay(world: World) -> None:
     assert first["new_decisions"] > 0
     assert first["new_decisions"] + second["new_decisions"] == day
     assert world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21")["new_decisions"] == 0
+    looked_at(world, day)
     identity_replay(world, day)
     never_decided_replay(world)
     new_thresholds_for_the_champion(world)
@@ -113,6 +114,21 @@ def new_thresholds_for_the_champion(world: World) -> None:
     assert all(np.array_equal(a, b) for x, y in zip(before.layers, after.layers, strict=True) for a, b in zip(x, y, strict=True))
     assert before.preparation == after.preparation
     assert after.config["training"]["seed"] == before.config["training"]["seed"]  # so that no user who taught it judges it
+
+
+def looked_at(world: World, day: int) -> None:
+    """The same version as its own shadow differs nowhere; an invalid click has reasons, and is explained by them."""
+    shadow = world.ok("score", "--from", "2025-03-20", "--to", "2025-03-21", "--shadow", "1")
+    assert (shadow["new_decisions"], shadow["new_shadow_decisions"]) == (0, day)
+    assert sum(row["both_valid"] + row["both_invalid"] for row in shadow["shadows"]) == day
+    decisions = world.lake.read(tables.DECISIONS)
+    assert decisions.where("is_invalid = (reason_1 is null)").isEmpty()
+    strongest = decisions.where("basis = 'model' and is_invalid").orderBy("click_id").collect()[0]
+    found = world.ok("explain", strongest["click_id"], "--day", "2025-03-20")
+    assert found["score_of_features"] == strongest["score"]
+    assert found["contributions"][0]["in words"] in {strongest[f"reason_{place}"] for place in (1, 2, 3)}
+    assert Path(found["picture"]).stat().st_size > 10_000
+    world.ok("explain", "nobody", code=9)
 
 
 def identity_replay(world: World, day: int) -> None:
