@@ -10,7 +10,24 @@ import typer
 
 from slidr import config
 from slidr.errors import SlidrError
-from slidr.jobs import backtest, daily, demo, explain, features, ingest, init, labels, look, models, monitor, replay, score, simulate, train
+from slidr.jobs import (
+    backtest,
+    daily,
+    demo,
+    explain,
+    features,
+    ingest,
+    init,
+    labels,
+    look,
+    models,
+    monitor,
+    replay,
+    score,
+    simulate,
+    statement,
+    train,
+)
 from slidr.options import AsJson, ConfFile, Quiet, Settings, Verbose
 from slidr.run import Outcome, execute
 
@@ -69,6 +86,7 @@ for _name, _action in {
     "backtest": backtest.backtest,
     "monitor": monitor.monitor,
     "explain": explain.explain,
+    "statement": statement.statement,
     "sql": look.sql,
     "tables": look.list_tables,
     "doctor": look.doctor,

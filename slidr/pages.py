@@ -4,6 +4,7 @@ import base64
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
+from decimal import Decimal
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 UNKNOWN = "not known"
+MICROS = 1_000_000
 
 
 def render(template: str, filters: Mapping[str, Callable[..., str]], content: Mapping[str, Any]) -> str:
@@ -28,6 +30,12 @@ def percent(value: float | None) -> str:
 
 def count(number: float | None) -> str:
     return UNKNOWN if number is None or number != number else f"{number:,.0f}"
+
+
+def amount(micros: int) -> str:
+    """Micro-units as units with two or, where needed, six decimals; exact."""
+    value = Decimal(micros) / MICROS
+    return f"{value:,.2f}" if value == round(value, 2) else f"{value:,.6f}"
 
 
 def picture(path: Path) -> str:

@@ -79,6 +79,7 @@ def test_imports_point_one_way() -> None:
     allowed |= {"calibration_plots": VALUES | {"calibration_plots", "plots"}}
     allowed |= {"training_report": VALUES | {"training_report", "training_plots", "calibration_plots", "plots", "evaluation"}}
     allowed |= {"backtest": VALUES | {"backtest", "plots", "evaluation"}}
+    allowed |= {"statement": VALUES | {"statement"}}
     allowed |= {"monitoring": VALUES | {"monitoring", "scoring", "plots", "guardrails"}}
     allowed |= {"replay": VALUES | {"replay", "scoring", "plots", "guardrails", "monitoring"}}
     for path, found in modules().items():

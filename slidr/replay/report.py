@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,7 +19,6 @@ from slidr.replay.outcomes import OUTCOMES
 from slidr.replay.request import REVERT, command_of
 
 PICTURE, PAGE, DATA, TABLE = "shares_by_hour.png", "report.html", "report.json", "changes.csv"
-MICROS = 1_000_000
 MODES = {
     "rescore": "the features that the decisions used, another model version",
     "recompute": "counters computed anew from the clicks as they were known then",
@@ -68,15 +66,9 @@ def summary(plan: Plan, *, zones: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def amount(micros: int) -> str:
-    """Micro-units as units with two or, where needed, six decimals; exact."""
-    value = Decimal(micros) / MICROS
-    return f"{value:,.2f}" if value == round(value, 2) else f"{value:,.6f}"
-
-
 def money(micros: int, row: Mapping[str, Any]) -> str:
     """The amount of some corrections; `no cost`, never 0, where no click of them has a known cost."""
-    return "no cost" if row["clicks"] and row["no_cost"] == row["clicks"] else amount(micros)
+    return "no cost" if row["clicks"] and row["no_cost"] == row["clicks"] else pages.amount(micros)
 
 
 def _clock(plan: Plan, zone: str) -> str:
