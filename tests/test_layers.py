@@ -81,6 +81,7 @@ def test_imports_point_one_way() -> None:
     allowed |= {"backtest": VALUES | {"backtest", "plots", "evaluation"}}
     allowed |= {"statement": VALUES | {"statement"}}
     allowed |= {"monitoring": VALUES | {"monitoring", "scoring", "plots", "guardrails"}}
+    allowed |= {"weekly": VALUES | {"weekly", "plots", "evaluation", "monitoring"}}
     allowed |= {"replay": VALUES | {"replay", "scoring", "plots", "guardrails", "monitoring"}}
     for path, found in modules().items():
         if path.startswith("slidr/") and part(path) in allowed:

@@ -28,7 +28,7 @@ from slidr.replay.plan import make_plan
 from slidr.replay.request import clicks_of
 from slidr.slice_spec import SlicePart, SliceSpec
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, features_table
-from tests import worlds
+from tests import browser, worlds
 from tests.frames import at, click, frame
 from tests.oracles_replay import naive_count, naive_replay
 from tests.worlds import ANN, DAYS, END, FIRST, NOW, SECOND, SPEC, copy_of, request, rows_of, state, version, versions_of
@@ -323,7 +323,9 @@ def test_recompute_finds_what_a_broken_counter_store_did(world: Lake, loose: Con
     counts = {row["feature"]: (row["compared"], row["equal"]) for row in made.details["features"]}
     assert counts == {"ip_clicks_1h": (15, 8), "logged_in": (15, 15)}  # 9 are damaged, 2 of them were 0 anyway
     changes = numbers.changes(rows.planned(world, now))
-    page = report.write(made, changes, folder=tmp_path / "replays", zones=loose.marketplaces).read_text()
+    written = report.write(made, changes, folder=tmp_path / "replays", zones=loose.marketplaces)
+    assert browser.path() is None or browser.problems({"plan": written}) == []
+    page = written.read_text(encoding="utf-8")
     assert "2026-02-28 19:00:00 to 2026-03-02 19:00:00" in page  # the window in New York
     assert f"slidr replay apply {made.plan_id}" in page
     assert not [secret for secret in ("192.0.2", "s-c", "user_id") if secret in page]
