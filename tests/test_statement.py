@@ -12,15 +12,18 @@ import pytest
 from slidr.jobs.statement import parse_month
 from typer.testing import CliRunner
 
-from slidr import config, direct
+from slidr import config, direct, scoring
 from slidr.cli import app
 from slidr.config import Config
 from slidr.direct import Place
 from slidr.errors import ConfigError, ConflictError, NothingToDoError, UsageError
+from slidr.lake import Lake
 from slidr.statement import page, sums
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAYS
-from tests import histories
+from tests import histories, worlds
 from tests.frames import at, click
+from tests.test_revert import replay, revert
+from tests.worlds import FIRST, SECOND
 
 MONTHS = ("2026-01", "2026-02", "2026-03")
 NOW = at("2026-06-01 08:30:00")
@@ -204,3 +207,31 @@ def test_the_command_writes_where_it_says_and_tells_its_exit_codes(past: tuple[h
     assert "Corrections by original month" in shown.stdout
     assert "Invoice of 2026-02" in shown.stdout
     assert direct.exists(past[1], REPLAYS)
+
+
+@pytest.mark.slow
+def test_real_replays_and_reverts_are_stated(world: Lake, loose: Config) -> None:
+    """A may charge and overlaps B; each decides clicks that nobody had decided; a first decision of one of them comes late."""
+    place = Place(world.root)
+    agrees(place, loose)
+    a = replay(world, loose, "2", end=SECOND.replace(hour=10, minute=40), allow_charges=True)
+    agrees(place, loose)
+    late = worlds.decided(world, world.read(CLICKS).where("click_id = 'c14'"))
+    assert scoring.publish_first(world, late, [FIRST.date()]) == 1
+    agrees(place, loose)
+    replay(world, loose, "3", start=FIRST.replace(hour=10, minute=30))
+    agrees(place, loose)
+    revert(world, loose, a.plan_id)
+    agrees(place, loose)
+    assert len(direct.read(place, CORRECTIONS).rows) > 10
+
+
+def agrees(place: Place, conf: Config) -> None:
+    """Net and delayed traffic of every advertiser are those of the tables."""
+    for number in range(3):
+        who = f"adv-{number}"
+        valid = [row for row in direct.read(place, CURRENT_DECISIONS).rows if row["advertiser_id"] == who and not row["is_invalid"]]
+        moved = [row for row in direct.read(place, CORRECTIONS).rows if row["advertiser_id"] == who]
+        stated = read(place, who, "2026-03", conf)
+        assert sum(row.net or 0 for row in stated.campaigns) == sum(row["cost_micros"] or 0 for row in valid)
+        assert sum(row.delayed for row in stated.campaigns) == sum(row["delta_cost_micros"] or 0 for row in moved)

@@ -77,7 +77,7 @@ def test_what_is_missing_is_named(made: Made) -> None:
     content = page.tables(made[2], FACTS)
     assert content["unmatured"] == [weeks.LATEST]
     assert content["unmeasured"] == [weeks.UNMEASURED]
-    assert content["stale"] == [DAYS[1]]
+    assert content["stale"] == [DAYS[1], DAYS[2]]
     assert content["undecided"] == 3 * len(DAYS)
     assert f"{3 * len(DAYS)} of {content['known']:,} clicks have no decision" in content["verdict"][2]
 

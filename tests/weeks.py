@@ -1,6 +1,7 @@
 """Two made weeks of slice metrics and what happened in them, without Spark: an incident hour, corrections, promotions, rejects."""
 
 import random
+from collections import Counter
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -23,10 +24,10 @@ def fill(place: Place) -> list[dict[str, Any]]:
     days = [day - timedelta(days=7) for day in DAYS] + DAYS[:6]
     rows = [row for day in days for hour in range(24) for name in SLICES for row in measured(day, hour, name, rng)]
     add(place, SLICE_METRICS, rows)
-    published: dict[date, int] = {}
+    published: Counter[tuple[date, str]] = Counter()
     for row in rows:
         if row["view"] == "published":
-            published[row["click_date"]] = published.get(row["click_date"], 0) + row["clicks"]
+            published.update({(row["click_date"], name): row[name] for name in ("clicks", "invalid")})
     fill_clicks(place, published)
     add(place, CORRECTIONS, corrected())
     add(place, MODEL_PROMOTIONS, [promotion(1, DAYS[0], "candidate", None), promotion(2, DAYS[1], "champion", "candidate")])
@@ -51,14 +52,15 @@ def measured(day: date, hour: int, name: str, rng: random.Random) -> list[dict[s
     return rows
 
 
-def fill_clicks(place: Place, published: dict[date, int]) -> None:
-    """As many decisions as were measured, three clicks a day without one, and one decision more than measured on the second day."""
+def fill_clicks(place: Place, published: Counter[tuple[date, str]]) -> None:
+    """As many decisions as were measured, three clicks a day without one; since it was measured, a decision came on the second day, and
+    one was changed on the third."""
     known, decided = [], []
     for day in DAYS:
-        count = published.get(day, 0) + (day == DAYS[1])
-        made = [click(f"{day}-{number}", NOON[day]) for number in range(count + 3)]
+        made = [click(f"{day}-{number}", NOON[day]) for number in range(published[day, "clicks"] + (day == DAYS[1]) + 3)]
+        invalid = published[day, "invalid"] - (day == DAYS[2])
         known += made
-        decided += [decision(row, False, "sivt", NOON[day]) for row in made[:count]]
+        decided += [decision(row, number < invalid, "sivt", NOON[day]) for number, row in enumerate(made[:-3])]
     add(place, CLICKS, known)
     add(place, CURRENT_DECISIONS, decided)
 

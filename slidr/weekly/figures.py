@@ -29,14 +29,15 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Week:
     """`metrics`: click_date, hour, report_slice, view, COUNTS; `money`: click_date, currency, view, MONEY; both of the days and of
-    what they are compared with. `known` and `decided`: day -> clicks. `deviations`: the result of `monitoring.deviations`."""
+    what they are compared with. `known`: day -> clicks;
+    `decided`: day -> (clicks decided, of them invalid), as published now. `deviations`: the result of `monitoring.deviations`."""
 
     days: Sequence[date]
     metrics: pd.DataFrame
     money: list[Row]
     deviations: pd.DataFrame
     known: Mapping[date, int]
-    decided: Mapping[date, int]
+    decided: Mapping[date, tuple[int, int]]
     versions: list[Row]
     promotions: list[Row]
     corrections: list[Row]
@@ -48,7 +49,7 @@ class Week:
         return [day - timedelta(days=len(self.days)) for day in self.days]
 
     def undecided(self, day: date) -> int:
-        return self.known.get(day, 0) - self.decided.get(day, 0)
+        return self.known.get(day, 0) - self.decided.get(day, (0, 0))[0]
 
 
 def read(place: Lake | Place, days: Sequence[date], conf: MonitoringConf) -> Week:
@@ -72,7 +73,7 @@ def read(place: Lake | Place, days: Sequence[date], conf: MonitoringConf) -> Wee
         money=query.run(place, {"slice_metrics": SLICE_METRICS}, sql.MONEY, wide).to_pylist(),
         deviations=monitoring.deviations(metrics, conf=conf, days=days),
         known={row["click_date"]: row["found"] for row in rows(sql.KNOWN, CLICKS)},
-        decided={row["click_date"]: row["found"] for row in rows(sql.DECIDED, CURRENT_DECISIONS)},
+        decided={row["click_date"]: (row["found"], row["invalid"]) for row in rows(sql.DECIDED, CURRENT_DECISIONS)},
         versions=rows(sql.VERSIONS, SLICE_METRICS),
         promotions=rows(sql.PROMOTIONS, MODEL_PROMOTIONS),
         corrections=rows(sql.CORRECTIONS, CORRECTIONS),
@@ -107,13 +108,15 @@ def totals(week: Week) -> list[Row]:
 
 
 def by_day(week: Week) -> list[Row]:
-    """One row per day: clicks known, undecided, whether it was measured and has matured; both views under their names."""
+    """One row per day: clicks known, undecided, measured, whether it has matured and whether it was measured before the newest decisions
+    or corrections (`stale`); both views under their names."""
     table = shares(week, week.days, ["click_date"])
     rows = []
     for day in week.days:
         views = {view: one(table, click_date=day, view=view) for view in VIEWS}
-        measured = int(views["published"]["clicks"])
-        state = {"matured": bool(measured and not pd.isna(views["published"]["purchasing"])), "measured": measured}
+        counted = int(views["published"]["clicks"]), int(views["published"]["invalid"])
+        matured = bool(counted[0] and not pd.isna(views["published"]["purchasing"]))
+        state = {"matured": matured, "measured": counted[0], "stale": bool(counted[0]) and counted != week.decided.get(day)}
         rows.append({"day": day, "known": week.known.get(day, 0), "undecided": week.undecided(day), **state, **views})
     return rows
 

@@ -59,7 +59,7 @@ def tables(week: Week, facts: Facts) -> Row:
         "rejects": week.rejects,
         "unmatured": [row["day"] for row in days if row["measured"] and not row["matured"]],
         "unmeasured": [row["day"] for row in days if not row["measured"]],
-        "stale": [row["day"] for row in days if row["measured"] and row["measured"] != week.decided.get(row["day"], 0)],
+        "stale": [row["day"] for row in days if row["stale"]],
         "known": sum(row["known"] for row in days),
         "undecided": sum(row["undecided"] for row in days),
     }

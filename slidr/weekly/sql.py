@@ -42,4 +42,7 @@ WHERE reject_date >= $first AND reject_date < $following GROUP BY ALL ORDER BY i
 
 KNOWN = "SELECT click_date, count(*) AS found FROM clicks WHERE click_date >= $first AND click_date < $following GROUP BY ALL"
 
-DECIDED = "SELECT click_date, count(*) AS found FROM current_decisions WHERE click_date >= $first AND click_date < $following GROUP BY ALL"
+DECIDED = """
+SELECT click_date, count(*) AS found, count_if(is_invalid) AS invalid FROM current_decisions
+WHERE click_date >= $first AND click_date < $following GROUP BY ALL
+"""
