@@ -203,6 +203,21 @@ def test_monitor_measures_and_draws(world: World) -> None:
     assert metrics.agg({"clicks": "sum"}).collect()[0][0] == world.lake.read(tables.DECISIONS).where("click_date = '2025-03-20'").count()
 
 
+def test_the_week_and_an_advertiser_are_reported(world: World) -> None:
+    """Both read what Spark wrote; the clicks of the 19th were decided by replays, taken back, and decided again."""
+    week = world.ok("report", "--from", "2025-03-20", "--to", "2025-03-21")
+    decided = world.lake.read(tables.CURRENT_DECISIONS).where("click_date = '2025-03-20'")
+    assert week["totals"][1]["clicks"] == decided.count()
+    assert week["stale"] == []
+    corrected = world.lake.read(tables.CORRECTIONS).groupBy("advertiser_id").count().orderBy("count", "advertiser_id").collect()
+    who = corrected[-1]["advertiser_id"]
+    stated = world.ok("statement", "--advertiser", who, "--month", "2025-03")
+    valid = world.lake.read(tables.CURRENT_DECISIONS).where("not is_invalid and local_date >= '2025-03-01' and local_date < '2025-04-01'")
+    price = valid.where(valid.advertiser_id == who).agg({"cost_micros": "sum"}).collect()[0][0]
+    assert sum(row["net_micros"] for row in stated["campaigns"]) == price
+    assert sum(row["lines"]["credited"]["clicks"] for row in stated["campaigns"]) > 0
+
+
 def test_looking_things_up(world: World) -> None:
     assert world.ok("sql", "SELECT count(*) AS n FROM clicks")["rows"] == [{"n": int(CLICKS)}]
     world.ok("sql", "DROP TABLE clicks", code=2)
