@@ -167,8 +167,8 @@ def _state(found: Facts) -> str:
     if now["basis"] == "no_features":
         return "The click is valid: it had no features, and such clicks are never invalidated."
     verdict = "invalid" if now["is_invalid"] else "valid"
-    if now["score"] is None or now["threshold"] is None:
-        return f"The click is {verdict} by {now['basis']} decision of {now['model_version']}."
+    if now["basis"] == "external":
+        return f"The click is {verdict}: so decided the live system {now['model_version']}, whose rules are not known here."
     above = "above" if now["score"] > now["threshold"] else "not above"
     whose = f"the threshold {now['threshold']:.6f} of the slice {now['slice']}"
     if now["basis"] == "unseen_slice":

@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import pandas as pd
 from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -40,6 +42,11 @@ class Outcome:
     said: str = ""
     exit_code: int = DONE
     refused: str | None = None
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: the tables, and what was said."""
+        tables = [f"<h4>{escape(title)}</h4>{pd.DataFrame(rows).to_html(index=False)}" for title, rows in self.shown.items()]
+        return "".join(tables) + f"<pre>{escape(self.said)}</pre>"
 
 
 @dataclass
@@ -71,15 +78,20 @@ class Job:
         self.console.print(f"[dim]{datetime.now(timezone.utc):%H:%M:%S}[/dim] {text}", highlight=False)
 
 
+def begin(conf: Config, *, quiet: bool = False) -> Job:
+    """A job that begins now. In notebooks the functions of `jobs/` take it; no row in `runs` tells of them then."""
+    now = datetime.now(timezone.utc)
+    return Job(conf, f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}", now, Console(stderr=True, quiet=quiet), actor=claimed_actor())
+
+
 def execute(command: str, action: Callable[[Job], Outcome], *, conf: Config, as_json: bool, quiet: bool, verbose: bool) -> int:
     """Runs one command and returns its exit code; whatever happens, the run leaves its record."""
     session.use_utc()
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
     for name in ("py4j", "alembic", "mlflow", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    started = datetime.now(timezone.utc)
-    run_id = f"{started:%Y%m%dT%H%M%S%f}-{os.getpid()}"
-    job = Job(conf, run_id, started, Console(stderr=True, quiet=quiet), actor=claimed_actor())
+    job = begin(conf, quiet=quiet)
+    started = job.now
     signal.signal(signal.SIGTERM, _terminated)
     outcome, message = _attempt(action, job, verbose)
     _record(job, command, started, outcome, message)
