@@ -53,7 +53,7 @@ setup(
     package_data={
         "slidr.conf": ["*.yaml", "*.sh"],
         "slidr.conf.sources": ["*.yaml"],
-        "slidr": ["**/*.html.j2", "**/*.json", "simulator/LICENSE*"],
+        "slidr": ["**/*.html.j2", "**/*.json", "ready/*.sql", "simulator/LICENSE*"],
     },
     install_requires=BASE,
     extras_require={"train": TRAIN, "test": TEST, "bench": BENCH},

@@ -1,53 +1,104 @@
-"""Looking things up: queries on the tables, the list of tables, and what is wrong with this machine."""
+"""Looking things up: queries on the tables, the tables themselves, and what is wrong with this machine."""
 
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
-from slidr import diagnosis, jars, tables
-from slidr.errors import UsageError
+from slidr import answers, diagnosis, dictionary, jars, query, ready
+from slidr.errors import InputError, UsageError
 from slidr.run import Job, Outcome
-from slidr.tables import features_table
 
-Query = Annotated[str, typer.Argument(metavar="QUERY", help="A SELECT over the tables, named as in `slidr tables`.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Rows shown.")]
+SHOWN = 100  # rows of an answer on a terminal
+LIST, CHECK = "list", "check"
+Query = Annotated[str | None, typer.Argument(metavar="QUERY", help="A SELECT over the tables; $NAME in it is a parameter.")]
+ReadyName = Annotated[str | None, typer.Option("--ready", metavar="NAME", help="A query that slidr ships; `list` lists them.")]
+Params = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Value of a parameter; repeatable.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help=f"Most rows; {SHOWN} on a terminal, all with --csv and --json.")]
+TableName = Annotated[str | None, typer.Argument(metavar="NAME", help="A table, to see its columns; `check` compares the lake with them.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="The data dictionary as a page, docs/tables.md.")]
 JarsOnly = Annotated[bool, typer.Option("--jars", help="Prints the Delta jars, comma separated, for spark-submit --jars.")]
 
 
-def sql(job: Job, query: Query, limit: Limit = 100) -> Outcome:
-    """Runs a query over the lake's tables; reads only."""
-    for table in tables.ALL:
-        if job.lake.exists(table):
-            job.lake.read(table).createOrReplaceTempView(table.name)
-    features = features_table(job.conf.spec)
-    if job.lake.exists(features):
-        job.lake.read(features).createOrReplaceTempView("features")
-    require_query(job, query)
-    found = job.spark.sql(query).limit(limit + 1).toPandas()
-    rows = found.head(limit).astype(object).where(found.head(limit).notna(), None).to_dict("records")
-    note = f"First {limit} rows; --limit shows more." if len(found) > limit else ""
-    return Outcome({"rows": rows}, {f"{len(rows)} rows": rows}, note)
+def sql(
+    job: Job, text: Query = None, named: ReadyName = None, params: Params = None, as_csv: AsCsv = False, limit: Limit = None
+) -> Outcome:
+    """Answers a query over the lake's tables, without Spark; reads only. --ready NAME is one that slidr ships."""
+    if as_csv and job.as_json:
+        raise UsageError("expected one of --csv and --json, found both; give one")
+    if named == LIST:
+        return _listed()
+    statement, values = _asked(text, named, _values(params or []))
+    most = limit or (None if as_csv or job.as_json else SHOWN)
+    found = query.run(job.place, dictionary.named(job.conf.spec), statement, values, rows=None if most is None else most + 1)
+    kept = found if most is None else found.slice(0, most)
+    if as_csv:
+        return Outcome({"count": kept.num_rows}, raw=answers.csv(kept))
+    rows = answers.rows(kept)
+    note = f"First {most} rows; --limit shows more." if found.num_rows > kept.num_rows else ""
+    return Outcome({"count": len(rows)}, {f"{len(rows)} rows": rows}, note, answer={"rows": rows})
 
 
-def require_query(job: Job, query: str) -> None:
-    """Raises UsageError for anything that is not a query: this command must not change a table."""
-    starts = query.strip().upper().split(maxsplit=1)[:1]
-    plan = job.spark._jsparkSession.sessionState().sqlParser().parsePlan(query).toString()
-    if starts not in (["SELECT"], ["WITH"]) or "InsertInto" in plan:
+def _listed() -> Outcome:
+    rows = [{"query": one.name, "parameters": " ".join(map(_parameter, one.parameters)), "answers": one.answers} for one in ready.every()]
+    return Outcome({"queries": rows}, {"Queries for --ready": rows})
+
+
+def _parameter(one: ready.Parameter) -> str:
+    return one.name if one.default is None else f"{one.name}={one.default}"
+
+
+def _asked(text: str | None, named: str | None, given: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """The query and its parameters' values."""
+    if (text is None) == (named is None):
         raise UsageError(
-            "expected a query that begins with SELECT or WITH, found another statement; tables change through slidr's commands only"
+            "expected either a query or --ready NAME, found " + ("both" if text else "neither") + "; `--ready list` lists them"
         )
+    if named is None:
+        return str(text), given
+    asked = ready.load(named)
+    return asked.sql, asked.values(given)
 
 
-def list_tables(job: Job) -> Outcome:
-    """Lists the tables with their versions, rows and meaning."""
-    rows = []
-    for table in (*tables.ALL, features_table(job.conf.spec)):
-        version = job.lake.version(table)
-        count = job.lake.read(table).count() if version >= 0 else None
-        rows.append({"table": table.name, "version": version, "rows": count, "grain": " x ".join(table.grain), "holds": table.comment})
-    return Outcome({"tables": rows}, {"Tables": rows})
+def _values(params: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` by name; all values are text, which the query compares or casts."""
+    broken = [param for param in params if not param.partition("=")[0].isidentifier() or "=" not in param]
+    if broken:
+        raise UsageError(f"--param: expected NAME=VALUE, found {', '.join(broken)}")
+    pairs = [param.partition("=")[::2] for param in params]
+    if len(dict(pairs)) < len(pairs):
+        raise UsageError(f"--param: expected each name once, found {', '.join(params)}")
+    return dict(pairs)
+
+
+def show_tables(job: Job, name: TableName = None, as_markdown: AsMarkdown = False) -> Outcome:
+    """Lists the tables with their versions, rows and meaning; NAME shows a table's columns, `check` compares the lake with them."""
+    tables = dictionary.named(job.conf.spec)
+    if as_markdown:
+        return Outcome({}, raw=dictionary.markdown(list(tables.values())))
+    if name is None:
+        rows = dictionary.listed(job.place, tables)
+        return Outcome({"tables": rows}, {"Tables": rows})
+    if name == CHECK:
+        return _checked(job, tables)
+    if name not in tables:
+        raise UsageError(f"expected one of the tables {', '.join(tables)}, or {CHECK}, found {name!r}")
+    table, columns = tables[name], dictionary.columns(tables[name])
+    facts = {"table": table.name, "grain": list(table.grain), "partitions": list(table.partitions), "holds": table.comment}
+    said = f"{table.comment}.\nOne row per {' x '.join(table.grain)}; partitioned by {', '.join(table.partitions)}."
+    return Outcome({**facts, "columns": columns}, {table.name: columns}, said)
+
+
+def _checked(job: Job, tables: dict[str, Any]) -> Outcome:
+    found = dictionary.checked(job.place, tables)
+    if not found:
+        raise InputError(f"expected tables in {job.conf.lake.root}, found none; run `slidr init`")
+    wrong = [f"{name}: {text}" for name, differences in found.items() for text in differences]
+    if wrong:
+        raise InputError("tables differ from their declaration:\n" + "\n".join(wrong) + "\nwrite such a table anew with what is declared")
+    return Outcome({"tables": len(found), "missing": sorted(set(tables) - set(found))}, said=f"{len(found)} tables are as declared.")
 
 
 def doctor(job: Job, jars_only: JarsOnly = False) -> Outcome:

@@ -90,7 +90,7 @@ for _name, _action in {
     "report": report.report,
     "statement": statement.statement,
     "sql": look.sql,
-    "tables": look.list_tables,
+    "tables": look.show_tables,
     "doctor": look.doctor,
 }.items():
     add(app, _name, _action)

@@ -53,16 +53,36 @@ class Snapshot:
     rows: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What the Delta log says about a table: `rows` is None where a file has no statistics; `fields` are name -> (type, comment)."""
+
+    version: int
+    rows: int | None
+    description: str | None
+    fields: dict[str, tuple[str, str]]
+    partitions: tuple[str, ...]
+    reader_version: int
+    features: frozenset[str]
+    properties: dict[str, str]
+
+
 def reaches(root: str, catalog: str | None) -> bool:
     """Whether the tables can be used without Spark: not where a catalog names them, nor in stores that only Hadoop knows."""
     return catalog is None and ("://" not in root or root.split("://")[0] in SCHEMES)
 
 
 def path(place: Lake | Place, table: Table) -> str:
-    return f"{place.root.rstrip('/')}/{table.name}"
+    """Folder or URI of the table's files. Raises InputError where a catalog has no such table."""
+    if not place.catalog:
+        return f"{place.root.rstrip('/')}/{table.name}"
+    where = place.location(table)
+    return where.removeprefix("file:") if where.startswith("file:/") and not where.startswith("file://") else where
 
 
 def exists(place: Lake | Place, table: Table) -> bool:
+    if place.catalog:
+        return place.exists(table)
     with _told(place, table):
         return bool(DeltaTable.is_deltatable(path(place, table)))
 
@@ -94,6 +114,25 @@ def read(place: Lake | Place, table: Table) -> Snapshot:
         found = QueryBuilder().register("found", delta).execute("SELECT * FROM found").read_all()
         columns = [found.column(name).to_pylist() for name in table.names]
     return Snapshot(table, delta, [dict(zip(table.names, values, strict=True)) for values in zip(*columns, strict=True)])
+
+
+def facts(place: Lake | Place, table: Table) -> Facts:
+    """What the log of the newest commit says; no file of rows is opened. Raises InputError where the table is missing."""
+    with _told(place, table):
+        delta = DeltaTable(path(place, table))
+        counts = pa.table(delta.get_add_actions(flatten=True))["num_records"].to_pylist()
+        meta, protocol = delta.metadata(), delta.protocol()
+        fields = json.loads(delta.schema().to_json())["fields"]
+    return Facts(
+        version=delta.version(),
+        rows=None if None in counts else sum(counts),
+        description=meta.description,
+        fields={field["name"]: (str(field["type"]), field["metadata"].get("comment", "")) for field in fields},
+        partitions=tuple(meta.partition_columns),
+        reader_version=protocol.min_reader_version,
+        features=frozenset([*(protocol.reader_features or ()), *(protocol.writer_features or ())]),
+        properties=dict(meta.configuration),
+    )
 
 
 def dataset(place: Lake | Place, table: Table) -> ds.Dataset:

@@ -100,6 +100,12 @@ class Lake:
             return DeltaTable.forName(self.spark, self._catalog_name(table))
         return DeltaTable.forPath(self.spark, self.path(table))
 
+    def location(self, table: Table) -> str:
+        """Where the table's files lie, for readers without Spark: a catalog gives each table a place of its own."""
+        if not self.catalog:
+            return self.path(table)
+        return str(self.delta(table).detail().select("location").collect()[0][0])
+
     def read(self, table: Table, days: Sequence[date] | None = None) -> DataFrame:
         """The declared columns, of the given UTC days. Raises InputError where table and declaration differ."""
         df = conform(self.delta(table).toDF(), table)

@@ -17,15 +17,18 @@ from slidr.errors import UsageError
 from slidr.lake import Lake
 from slidr.tables import Table
 
+BEGIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:SELECT|WITH|FROM)\b", re.IGNORECASE | re.DOTALL)
 CLOSED = "SET enable_external_access = false; SET python_enable_replacements = false; SET TimeZone = 'UTC'"
 
 
-def run(place: Lake | Place, tables: Mapping[str, Table], query: str, params: Mapping[str, Any] | None = None) -> pa.Table:
-    """The answer to one SELECT; times are UTC.
+def run(
+    place: Lake | Place, tables: Mapping[str, Table], query: str, params: Mapping[str, Any] | None = None, *, rows: int | None = None
+) -> pa.Table:
+    """The answer to one SELECT, or its first `rows` rows; times are UTC.
 
     `tables` maps the names that the query may use to tables; each is seen as of its newest commit when the query names it first.
     Parameters stand in the query as `$name`. Raises UsageError for what is not one SELECT, what does not parse or name known
-    tables and columns, and for parameters that are missing or not used.
+    tables and columns, for parameters that are missing or not used, and for two columns of one name.
     """
     with closing(duckdb.connect()) as connection:
         connection.execute(CLOSED)
@@ -36,16 +39,41 @@ def run(place: Lake | Place, tables: Mapping[str, Table], query: str, params: Ma
             for name in _named(query, tables):
                 connection.register(name, direct.dataset(place, tables[name]))
             connection.execute("SET lock_configuration = true")
-            return connection.execute(statement, given).fetch_arrow_table()
-        except duckdb.Error as error:
+            answer = connection.execute(statement, given)
+            found = answer.fetch_arrow_table() if rows is None else _first(answer, rows)
+        except (duckdb.Error, OSError) as error:  # while rows stream in, DuckDB's errors come as OSError
             raise UsageError(_told(error, tables)) from error
+    return _distinct(found)
+
+
+def _first(answer: duckdb.DuckDBPyConnection, rows: int) -> pa.Table:
+    """The first rows as they come: the others are not computed where nothing sorts or groups them."""
+    reader = answer.fetch_record_batch(rows)
+    batches, left = [], rows
+    for batch in reader:
+        batches.append(batch.slice(0, left))
+        left -= batches[-1].num_rows
+        if not left:
+            break
+    return pa.Table.from_batches(batches, reader.schema)
+
+
+def _distinct(found: pa.Table) -> pa.Table:
+    names = found.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"expected columns of different names, found {', '.join(twice)} more than once; name each with AS")
+    return found
 
 
 def _select(connection: duckdb.DuckDBPyConnection, query: str) -> duckdb.Statement:
+    """DuckDB counts some statements as SELECT that are none, such as PRAGMA: the first word counts too."""
     statements = connection.extract_statements(query)
-    if len(statements) != 1 or statements[0].type.name != "SELECT":
+    begins = BEGIN.match(query)
+    if len(statements) != 1 or statements[0].type.name != "SELECT" or begins is None:
         raise UsageError(
-            "expected one query that begins with SELECT or WITH, found another statement; tables change through slidr's commands only"
+            "expected one query that begins with SELECT, WITH or FROM, found another statement or several; "
+            "tables change through slidr's commands only"
         )
     return statements[0]
 
@@ -65,6 +93,9 @@ def _named(query: str, tables: Mapping[str, Table]) -> list[str]:
     return [name for name in tables if name in words]
 
 
-def _told(error: duckdb.Error, tables: Mapping[str, Table]) -> str:
-    why = str(error).strip()
-    return f"expected a query over {', '.join(sorted(tables))}, found one that can't be answered: {why}"
+def _told(error: Exception, tables: Mapping[str, Table]) -> str:
+    """DuckDB's own words without the query, which the user has before them, and without names of its own catalog."""
+    said = str(error).split("\n\nLINE ")[0]
+    if isinstance(error, duckdb.CatalogException):
+        return f"expected the tables {', '.join(sorted(tables))}, found: {said.splitlines()[0]}"
+    return f"expected a query that can be answered, found: {' '.join(said.split())}"

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -28,20 +28,25 @@ from slidr.errors import DONE, GuardrailError, SetupError, SlidrError
 from slidr.lake import Lake
 from slidr.replay.audit import claimed_actor
 
-Cells = list[Mapping[str, Any]]
+Cells = Sequence[Mapping[str, Any]]
 INTERRUPTED, TERMINATED, BROKEN = 130, 143, 1
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a command did: `summary` is the JSON result; `shown` are small tables for people, by title. `refused` says what
-    stopped a part of it: the run is on record as refused, with this message."""
+    stopped a part of it: the run is on record as refused, with this message.
+
+    `answer` is a part of the JSON result that is not put on record: rows of a query, which may be many and may hold addresses.
+    `raw` is text for other programs: it is printed as it is, in place of tables and words for people."""
 
     summary: dict[str, Any]
     shown: dict[str, Cells] = field(default_factory=dict)
     said: str = ""
     exit_code: int = DONE
     refused: str | None = None
+    answer: dict[str, Any] = field(default_factory=dict)
+    raw: str | None = None
 
     def _repr_html_(self) -> str:
         """How a notebook shows it: the tables, and what was said."""
@@ -58,6 +63,7 @@ class Job:
     now: datetime
     console: Console
     actor: str
+    as_json: bool = False
 
     @cached_property
     def spark(self) -> SparkSession:
@@ -78,10 +84,10 @@ class Job:
         self.console.print(f"[dim]{datetime.now(timezone.utc):%H:%M:%S}[/dim] {text}", highlight=False)
 
 
-def begin(conf: Config, *, quiet: bool = False) -> Job:
+def begin(conf: Config, *, quiet: bool = False, as_json: bool = False) -> Job:
     """A job that begins now. In notebooks the functions of `jobs/` take it; no row in `runs` tells of them then."""
     now = datetime.now(timezone.utc)
-    return Job(conf, f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}", now, Console(stderr=True, quiet=quiet), actor=claimed_actor())
+    return Job(conf, f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}", now, Console(stderr=True, quiet=quiet), actor=claimed_actor(), as_json=as_json)
 
 
 def execute(command: str, action: Callable[[Job], Outcome], *, conf: Config, as_json: bool, quiet: bool, verbose: bool) -> int:
@@ -90,7 +96,7 @@ def execute(command: str, action: Callable[[Job], Outcome], *, conf: Config, as_
     logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
     for name in ("py4j", "alembic", "mlflow", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    job = begin(conf, quiet=quiet)
+    job = begin(conf, quiet=quiet, as_json=as_json)
     started = job.now
     signal.signal(signal.SIGTERM, _terminated)
     outcome, message = _attempt(action, job, verbose)
@@ -160,8 +166,11 @@ def _show(outcome: Outcome, message: str | None, job: Job, as_json: bool) -> Non
     if message:
         Console(stderr=True, soft_wrap=True).print(f"[bold red]slidr:[/bold red] {_escaped(message)}", highlight=False)
     if as_json:
-        result = {"run_id": job.run_id, "exit_code": outcome.exit_code, "message": message, **outcome.summary}
+        result = {"run_id": job.run_id, "exit_code": outcome.exit_code, "message": message, **outcome.summary, **outcome.answer}
         print(json.dumps(result, default=str))
+        return
+    if outcome.raw is not None:
+        sys.stdout.write(outcome.raw)
         return
     console = Console()
     for title, cells in outcome.shown.items():

@@ -240,7 +240,7 @@ def test_data_of_a_lake_is_measured_and_every_query_runs(job: Job) -> None:
     assert not moved.passed
     assert "2026-02-01" in moved.advice
     for text in {check.query for check in [*checks, *against, *champion_rows(job, worlds.version("3", "champion"))]} - {""}:
-        assert look.sql(job, text).summary["rows"] is not None, text
+        assert look.sql(job, text).answer["rows"] is not None, text
 
 
 @contextmanager

@@ -34,6 +34,9 @@ VALUES = {
     "pages",
     "query",
     "reasons",
+    "ready",
+    "answers",
+    "dictionary",
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},

@@ -20,7 +20,7 @@ class Check:
     """One measurement against its bound; `advice` says where it failed and what to do, or why there was nothing to measure.
 
     `observed` is NaN where there was nothing to measure. `at_least` says on which side of the bound the observed value must
-    be. `query` is a Spark SQL for `slidr sql` that shows the rows behind it; empty where no table holds them.
+    be. `query` is a text for `slidr sql` that shows the rows behind it; empty where no table holds them.
     """
 
     name: str

@@ -27,12 +27,12 @@ CLICKS_BY_HOUR = Template(
 )
 CLICKS_BY_DAY = Template("SELECT click_date, count(*) AS clicks FROM clicks WHERE click_date $days GROUP BY ALL ORDER BY 1")
 LATE_BY_DAY = Template(
-    "SELECT click_date, count(*) AS clicks, max(arrival_time - click_time) AS latest, percentile_approx(unix_seconds(arrival_time) - "
-    "unix_seconds(click_time), array(0.5, 0.95, 0.99)) AS seconds FROM clicks WHERE click_date $days GROUP BY ALL ORDER BY 1"
+    "SELECT click_date, count(*) AS clicks, max(seconds) AS latest, quantile_cont(seconds, [0.5, 0.95, 0.99]) AS seconds FROM "
+    "(SELECT click_date, epoch(arrival_time) - epoch(click_time) AS seconds FROM clicks WHERE click_date $days) GROUP BY ALL ORDER BY 1"
 )
 FEATURE_BY_DAY = Template(
-    "SELECT click_date, origin, count(*) AS clicks, count($feature) AS known, avg($feature) AS mean, percentile_approx($feature, "
-    "array(0.1, 0.5, 0.9, 0.99)) AS quantiles FROM features WHERE click_date $days GROUP BY ALL ORDER BY 1, 2"
+    "SELECT click_date, origin, count(*) AS clicks, count($feature) AS known, avg($feature) AS mean, quantile_cont($feature, "
+    "[0.1, 0.5, 0.9, 0.99]) AS quantiles FROM features WHERE click_date $days GROUP BY ALL ORDER BY 1, 2"
 )
 WITHOUT_FEATURES = Template(
     "SELECT l.click_date, count(*) AS labelled, count_if(f.click_id IS NULL) AS without_features FROM labels l LEFT JOIN "

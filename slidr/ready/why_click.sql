@@ -1,0 +1,38 @@
+-- Why a click was invalidated or not: its first decision and every published correction of it, in order of time.
+-- No row: nothing decided it, and it is charged. A click is invalid if and only if score > threshold, where there is a score.
+-- $click_id: the click
+SELECT
+  decided_time AS time,
+  'decided' AS event,
+  is_invalid,
+  basis AS how,
+  score,
+  threshold,
+  slice,
+  model_version,
+  reason_class,
+  reason_1,
+  reason_2,
+  reason_3,
+  CAST(NULL AS STRING) AS replay_id
+FROM decisions
+WHERE click_id = $click_id
+UNION ALL
+SELECT
+  k.published_time,
+  k.direction,
+  k.new_is_invalid,
+  k.mode,
+  k.new_score,
+  k.new_threshold,
+  r.slice,
+  k.new_model_version,
+  k.reason_class,
+  CAST(NULL AS STRING),
+  CAST(NULL AS STRING),
+  CAST(NULL AS STRING),
+  k.replay_id
+FROM corrections k
+LEFT JOIN replay_decisions r ON r.click_id = k.click_id AND r.click_date = k.click_date AND r.replay_id = k.replay_id
+WHERE k.click_id = $click_id
+ORDER BY time, event
