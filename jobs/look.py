@@ -38,7 +38,7 @@ def sql(
         return Outcome({"count": kept.num_rows}, raw=answers.csv(kept))
     rows = answers.rows(kept)
     note = f"First {most} rows; --limit shows more." if found.num_rows > kept.num_rows else ""
-    return Outcome({"count": len(rows)}, {f"{len(rows)} rows": rows}, note, answer={"rows": rows})
+    return Outcome({"count": len(rows)}, {f"{len(rows)} row{'' if len(rows) == 1 else 's'}": rows}, note, answer={"rows": rows})
 
 
 def _listed() -> Outcome:

@@ -85,13 +85,13 @@ def markdown(tables: Sequence[Table]) -> str:
 
 def _section(table: Table) -> str:
     name = FEATURES_NAME if table.name.startswith("features/") else table.name
-    head = f"## {name}\n\n{table.comment}. One row per {' × '.join(table.grain)}; partitioned by {', '.join(table.partitions)}.\n"
+    head = f"## {name}\n\n{table.comment}. Key: {' × '.join(table.grain)}; partitioned by {', '.join(table.partitions)}.\n"
     rows = [f"| `{c['column']}` | {c['type']} | {c['null']} | {_cell(c['meaning'])} |" for c in columns(table)]
     return "\n".join([head, "| column | type | NULL | meaning |", "| --- | --- | --- | --- |", *rows, ""])
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("_", "\\_")
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 INTRODUCTION = """# Tables
@@ -99,11 +99,11 @@ INTRODUCTION = """# Tables
 Generated from `slidr/tables.py` by `slidr tables --markdown > docs/tables.md`; a test asserts that it is up to date.
 
 They are plain Delta tables, one folder each below `lake.root`, which every reader of Delta's protocol version 1 reads:
-[queries.md](queries.md) shows how. Times are UTC timestamps with microseconds, dates are UTC dates unless they say otherwise, money is integer
-micro-units (1,000,000 = 1.00) of the row's currency. NULL has a meaning where the column says `yes`, and does not occur elsewhere. The
-comments are stored in the tables too.
+[queries.md](queries.md) shows how. Times are UTC timestamps with microseconds, dates are UTC dates unless they say otherwise, money is
+integer micro-units (1,000,000 = 1.00) of the row's currency. NULL has a meaning where the column says `yes`, and does not occur elsewhere.
+The comments are stored in the tables too.
 
 `slidr tables` lists them with version and rows, `slidr tables NAME` shows one, and `slidr tables check` compares the tables of a lake with
-this page: columns, types, partitions and comments as declared, and nothing switched on that other readers don't know. The folder of `features`
-is `features/<spec_id>`, one per feature spec, and its columns follow the spec; below it is the default one.
+this page: columns, types, partitions and comments as declared, and nothing switched on that other readers don't know. The folder of
+`features` is `features/<spec_id>`, one per feature spec, and its columns follow the spec; below it is the default one.
 """
