@@ -47,7 +47,8 @@ HOMES = {
     "torch": {"slidr/models/network.py", *(f"slidr/training/{name}.py" for name in ("data", "distributed", "loop", "progress"))},
     "delta": {"slidr/lake.py"},
 }
-BASE = ["slidr.cli", "slidr.features.counters", "slidr.scoring", "slidr.replay.plan", "slidr.replay.apply", "slidr.monitoring"]
+JOBS = [f"slidr.jobs.{path.stem}" for path in (ROOT / "jobs").glob("[a-z]*.py")]
+BASE = [*JOBS, "slidr.cli", "slidr.features.counters", "slidr.scoring", "slidr.replay.plan", "slidr.replay.apply", "slidr.monitoring"]
 
 
 def imports(path: Path) -> set[str]:
@@ -112,6 +113,16 @@ def test_spec_kernel_and_forward_pass_are_free_of_spark() -> None:
 def test_the_base_install_does_not_need_the_training_extra() -> None:
     block = "import sys\nfor name in ('torch', 'petastorm', 'cvxpy'): sys.modules[name] = None\n"
     script = block + "".join(f"import {name}\n" for name in BASE)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_query_waits_for_no_library_that_it_does_not_use() -> None:
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom slidr.cli import app\n"
+        "shown = CliRunner().invoke(app, ['sql', '--help'])\nassert '--ready' in shown.stdout\n"
+        "assert not {'matplotlib', 'scipy', 'mlflow', 'torch'} & set(sys.modules)\n"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
 
