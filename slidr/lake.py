@@ -23,6 +23,7 @@ from slidr.tables import TYPES, Table
 PROPERTIES = {
     "delta.enableDeletionVectors": "false",
     "delta.checkpointPolicy": "classic",
+    "delta.checkpointInterval": "10",  # Spark's own; delta-rs would let readers wade through a hundred commits
     "delta.deletedFileRetentionDuration": "interval 100 days",
     "delta.logRetentionDuration": "interval 100 days",
 }
