@@ -157,9 +157,17 @@ def _record(job: Job, command: str, started: datetime, outcome: Outcome, message
     if outcome.exit_code >= INTERRUPTED:
         return
     if "place" in job.__dict__ and "spark" not in job.__dict__ and outcome.exit_code != SetupError.exit_code:
-        direct.add(job.place, tables.RUNS, [row])
+        _add(job, row)
     if "spark" in job.__dict__:
         job.lake.append(job.spark.createDataFrame([tuple(row[name] for name in tables.RUNS.names)], tables.RUNS.schema), tables.RUNS)
+
+
+def _add(job: Job, row: Mapping[str, Any]) -> None:
+    """The row in `runs`, without Spark. Who may read the lake and not write it gets the answer all the same."""
+    try:
+        direct.add(job.place, tables.RUNS, [row])
+    except SetupError as error:
+        job.say(f"this run has no row in the table runs: {_escaped(str(error))}")
 
 
 def _show(outcome: Outcome, message: str | None, job: Job, as_json: bool) -> None:

@@ -127,6 +127,13 @@ def test_the_answer_is_not_on_record_but_the_run_is(shell: Shell) -> None:
     assert not [path for path in Path(shell.place.root).parent.glob("work/**/*.json") if "192.0.2" in path.read_text()]
 
 
+def test_who_may_only_read_the_lake_gets_the_answer(shell: Shell) -> None:
+    (Path(shell.place.root) / "runs").touch()  # in its place no table can be made; even root can't
+    assert shell.json("sql", "SELECT count(*) AS n FROM clicks")["rows"] == [{"n": 2}]
+    shell.options.remove("-q")
+    assert "no row in the table runs" in shell.run("sql", "SELECT count(*) AS n FROM clicks").stderr
+
+
 def test_ready_queries_are_listed_and_answered(shell: Shell) -> None:
     assert [row["query"] for row in shell.json("sql", "--ready", "list")["queries"]][:2] == ["statement", "why_click"]
     direct.create(shell.place, decided.CURRENT_DECISIONS)
