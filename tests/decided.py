@@ -1,6 +1,7 @@
 """A small lake of decisions and corrections, made by hand and without Spark: what the ready queries are asked about.
 
-R1 and R2 replay days through version 2; BACK takes R1 back. Prices are in micro-units; c04, c12 and c14 have none.
+R1 and R2 replay days through version 2; BACK takes R1 back; OPEN was begun and published nothing. Prices are in micro-units; c04, c12 and
+c14 have none.
 """
 
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from tests.frames import at, click
 TENTH, ELEVENTH, LATE = at("2026-03-10 12:00:00"), at("2026-03-11 12:00:00"), at("2026-03-31 23:30:00")
 DECIDED = at("2026-04-02 01:00:00.123456")
 R1_TIME, R2_TIME, BACK_TIME = at("2026-04-03"), at("2026-04-04"), at("2026-04-05")
-R1, R2, BACK = "replay-one", "replay-two", "revert-one"
+R1, R2, BACK, OPEN = "replay-one", "replay-two", "revert-one", "replay-open"
 US = {"advertiser_id": "adv-1"}
 DE = {"advertiser_id": "adv-2", "marketplace": "DE", "currency": "EUR", "device": "phone", "ip_key": "2001:db8::/64"}
 CLICKED: dict[str, dict[str, Any]] = {
@@ -44,7 +45,11 @@ PUBLISHED: dict[int, tuple[str, str, datetime, dict[str, bool | None]]] = {
     2: (R2, "rescore", R2_TIME, {"c06": False, "c11": True, "c12": True, "c13": True}),
     3: (BACK, "revert", BACK_TIME, {"c05": False, "c07": False, "c09": None}),
 }
-REPLAYED = {R1: {"c02": True, "c05": True, "c07": True, "c09": True}, R2: {"c06": False, "c11": True, "c12": True, "c13": True}}
+REPLAYED = {
+    R1: {"c02": True, "c05": True, "c07": True, "c09": True},
+    R2: {"c06": False, "c11": True, "c12": True, "c13": True},
+    OPEN: {"c01": True},
+}
 
 
 def _given(table: Table, *sources: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -146,7 +151,8 @@ def metrics() -> list[dict[str, Any]]:
 
 def fill(place: Place) -> None:
     corrections, state = published()
-    events = [_event(name, event, time) for name, time in ((R1, R1_TIME), (R2, R2_TIME)) for event in ("plan", "applied")]
+    events = [_event(OPEN, "apply", R2_TIME)]
+    events += [_event(name, event, time) for name, time in ((R1, R1_TIME), (R2, R2_TIME)) for event in ("plan", "applied")]
     direct.add(place, CLICKS, list(CLICKED.values()))
     direct.add(place, DECISIONS, [first(name) for name in CLICKED if name not in UNDECIDED])
     direct.add(place, CURRENT_DECISIONS, list(state.values()))
