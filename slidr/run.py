@@ -194,7 +194,7 @@ def _escaped(text: str) -> str:
 def _rich_table(title: str, cells: Cells) -> RichTable:
     table = RichTable(title=title, title_justify="left")
     for name in cells[0] if cells else ["nothing"]:
-        table.add_column(str(name), overflow="fold")
+        table.add_column(_escaped(str(name)), overflow="fold")
     for row in cells:
         table.add_row(*[_escaped(_text(value)) for value in row.values()])
     return table
