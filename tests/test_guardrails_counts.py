@@ -208,7 +208,8 @@ def job(template: str, spark: SparkSession, conf: Config) -> Job:
     spec = {"entities": {"ip": ["ip_key"]}, "counters": [{"entity": "ip", "measure": "clicks", "windows": ["1h"]}]}
     changed = {"features": {**spec, "time_of_click": False, "logged_in": True}}
     job = Job(conf.model_copy(update=changed), "run-1", worlds.NOW, Console(quiet=True), actor="test")
-    job.__dict__.update(lake=Lake(spark, template), spark=spark)  # the session of the tests, as if it had started already
+    lake = Lake(spark, template)
+    job.__dict__.update(lake=lake, place=lake, spark=spark)  # the session of the tests, as if it had started already
     return job
 
 
