@@ -30,7 +30,7 @@ DUCKDB = """
 import duckdb, sys
 root, query = sys.argv[1:]
 for name in ("clicks", "decisions", "current_decisions", "corrections"):
-    duckdb.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{root}/{name}/*/*.parquet', hive_partitioning = true)")
+    duckdb.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{root}/{name}/*=*/*.parquet', hive_partitioning = true)")
 duckdb.execute(query, {"month": "2026-03", "advertiser": "%"} if "$" in query else {}).fetchall()
 """
 
