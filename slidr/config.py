@@ -201,10 +201,15 @@ class ReplayConf(Section):
 
 
 class MonitoringConf(Section):
-    baseline_days: Positive
+    weeks: Positive
+    min_weeks: Positive
+    min_sigmas: Annotated[float, Field(gt=0)]
     max_ivr_ratio: Annotated[float, Field(gt=1)]
     min_ivr_difference: Share
+    max_score_shift: Share
+    max_volume_ratio: Annotated[float, Field(gt=1)]
     min_clicks: Positive
+    min_purchases: Positive
     stable_after_hours: Positive
 
 

@@ -349,6 +349,19 @@ heavy                bigint?  clicks of heavy sessions; NULL while the day has n
 heavy_invalid        bigint?  invalid ones of these
 cost_micros          bigint?  price of the clicks in micro-units; NULL where none is known
 invalid_cost_micros  bigint?  price of the invalid clicks
+scored               bigint?  clicks with a score
+score_to_20          bigint?  of these, clicks with a score of at most 0.20
+score_to_50          bigint?  of these, clicks with a score of at most 0.50
+score_to_80          bigint?  of these, clicks with a score of at most 0.80
+score_to_95          bigint?  of these, clicks with a score of at most 0.95
+heavy_now            bigint?  clicks with at least k others of their session in the hour up to them: known with the click
+heavy_now_invalid    bigint?  invalid ones of these
+bought_1h            bigint?  purchasing clicks whose purchase was known 1 h after the click; NULL before the hour is that old
+bought_1h_invalid    bigint?  invalid ones of these
+bought_6h            bigint?  the same, 6 h after the click
+bought_6h_invalid    bigint?  invalid ones of these
+bought_24h           bigint?  the same, 24 h after the click
+bought_24h_invalid   bigint?  invalid ones of these
 """),
 )
 

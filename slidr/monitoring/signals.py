@@ -1,0 +1,244 @@
+"""What the hours say: each signal against the same hours of earlier weeks, with its numbers. Pandas and numpy only.
+
+A signal is judged over the shortest of WINDOWS up to an hour that holds enough clicks (purchases), always against windows as long
+at the same place of earlier weeks. First decisions are judged; the weeks before are taken as they are published, so that what was
+corrected does not count as usual. Nothing that became known after the end of an hour is looked at.
+
+A model is to blame only for what the traffic can't explain: where clicks are missing or too many, all of these may have been
+robots or none of them, so any share between these two is the traffic's.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom, norm, poisson  # type: ignore[import-untyped]
+
+from slidr.config import MonitoringConf
+from slidr.curves import TOTAL
+from slidr.monitoring import grid
+from slidr.monitoring.grid import Array, Usual
+from slidr.monitoring.metrics import AGES, SCORES
+
+OK, WATCH, ROLL_BACK = "ok", "watch", "roll back"
+NO_HISTORY, TOO_FEW = "not enough history", "too few clicks"
+WORST_FIRST = (ROLL_BACK, WATCH, OK, NO_HISTORY, TOO_FEW)
+COLUMNS = ["time", "signal", "place", "hours", "count", "value", "usual", "sigmas", "weeks", "verdict"]
+WINDOWS = (1, 2, 3, 4, 6, 12, 24)  # hours
+LABEL_OUTAGE = "label outage"
+MATURED = "fpr_matured"
+EDGES = tuple(f"score_to_{edge}" for edge in SCORES)
+ALL_DAY = 24
+MIN_EXPECTED_PURCHASES = 12.0  # below, that none come in may be chance
+
+Counts = Mapping[str, Array]  # name of a count -> its hours (T)
+
+
+def judge(hours: pd.DataFrame, feed: pd.DataFrame, *, conf: MonitoringConf, matured_after: int) -> pd.DataFrame:
+    """One row per hour, signal and place: COLUMNS, for all hours from the first to the last of `hours`.
+
+    hours: as `metrics.by_hour` gives them. feed: as `metrics.purchase_feed` gives it. matured_after: hours from the end of an hour
+    until the labels of its day are there for certain. `time` is the last hour of the window, so a row is known at its end;
+    `value` and `usual` are clicks (volume), purchases (label outage), shares in [0, 1] else; `sigmas` how far value is from usual.
+    """
+    times = grid.line(hours["time"])
+    now, past = (_places(hours[hours["view"] == view], times) for view in ("first", "published"))
+    whole = now[TOTAL], past[TOTAL]
+    signals = [_volume(*whole, conf), _coverage(*whole, conf), *_fpr(*whole, conf, matured_after)]
+    for place in now:
+        if place in past:
+            signals += [_ivr(now[place], past[place], conf, place), _scores(now[place], past[place], conf, place)]
+    signals += list(_label_outage(feed, past, times, conf))
+    return pd.concat([signal.assign(time=times) for signal in signals], ignore_index=True)[COLUMNS]
+
+
+def _places(hours: pd.DataFrame, times: pd.DatetimeIndex) -> dict[str, Counts]:
+    """Counts by hour of each report slice and of all; hours without a click have 0, and what is not known of an hour is NaN."""
+    counts = [name for name in hours.columns if name not in ("time", "report_slice", "model_version", "view")]
+    slices = hours.groupby(["report_slice", "time"])[counts].sum(min_count=1)
+    whole = slices.groupby("time").sum(min_count=1)
+    first = hours["time"].min() if len(hours) else times[-1] + pd.Timedelta(hours=1)
+    found = {TOTAL: whole, **{str(name): rows.droplevel(0) for name, rows in slices.groupby("report_slice")}}
+    return {name: _arrays(rows, times, first) for name, rows in found.items()}
+
+
+def _arrays(rows: pd.DataFrame, times: pd.DatetimeIndex, first: pd.Timestamp) -> Counts:
+    quiet = times.difference(rows.index)
+    filled = rows.reindex(times)
+    filled.loc[quiet[quiet >= first]] = 0.0
+    return {str(name): filled[name].to_numpy(dtype=np.float64) for name in filled}
+
+
+def _select(signal: str, place: str, tried: list[dict[str, Array]], conf: MonitoringConf) -> pd.DataFrame:
+    """Of the windows tried at each hour the shortest with enough clicks; `bad` is 0 (ok), 1 (watch) or 2 (roll back)."""
+    chosen, any_enough = grid.first_enough(np.stack([one["enough"] for one in tried]).astype(bool))
+    names = ("hours", "count", "value", "usual", "sigmas", "weeks", "bad")
+    picked = {name: np.choose(chosen, [np.broadcast_to(one[name], chosen.shape) for one in tried]) for name in names}
+    table = pd.DataFrame({**picked, "signal": signal, "place": place})
+    known = any_enough & (picked["weeks"] >= conf.min_weeks)
+    table["verdict"] = np.select([known & (picked["bad"] == n) for n in (0, 1, 2)] + [any_enough], [OK, WATCH, ROLL_BACK, NO_HISTORY], TOO_FEW)
+    return table
+
+
+def _volume(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
+    """Clicks; `watch` where they are more than `max_volume_ratio` times the usual, or less than 1 / this."""
+    tried = []
+    for hours in WINDOWS:
+        clicks, before = (grid.trailing(counts["clicks"], hours) for counts in (now, past))
+        log = grid.usual(np.log1p(before), lambda middle: np.exp(-middle / 2), weeks=conf.weeks)
+        usual = np.expm1(log.median)
+        sigmas = (np.log1p(clicks) - log.median) / log.sigma
+        apart = np.maximum(clicks, usual) > conf.max_volume_ratio * np.minimum(clicks, usual)
+        bad = apart & (np.abs(sigmas) >= conf.min_sigmas)
+        enough = np.fmax(usual, np.nan_to_num(clicks)) >= conf.min_clicks
+        tried.append({"hours": hours, "count": clicks, "value": clicks, "usual": usual, "sigmas": sigmas, "weeks": log.weeks, "bad": bad, "enough": enough})
+    return _select("volume", TOTAL, tried, conf)
+
+
+def _share(part: str, whole: str, now: Counts, past: Counts, hours: int, conf: MonitoringConf) -> tuple[Array, Array, Usual]:
+    """(clicks of the window, share, what is usual)."""
+    (k, n), (k_past, n_past) = ((grid.trailing(counts[name], hours) for name in (part, whole)) for counts in (now, past))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = k / n
+        before = np.where(n_past >= conf.min_clicks / 4, k_past / n_past, np.nan)
+        # Chance among the clicks there are now and were before, whichever are fewer; a share of 0 is no certainty.
+        fewer = np.fmin(n, n_past)
+        usual = grid.usual(before, lambda p: np.sqrt(np.fmax(p, 1 / fewer) * (1 - np.fmin(p, 0.99)) / fewer), weeks=conf.weeks)
+    return n, share, usual
+
+
+def _apart(a: Array, b: Array, conf: MonitoringConf) -> Array:
+    """Whether two shares differ enough to matter, whatever chance says."""
+    return (np.abs(a - b) >= conf.min_ivr_difference) & (np.maximum(a, b) > conf.max_ivr_ratio * np.minimum(a, b))
+
+
+def _ivr(now: Counts, past: Counts, conf: MonitoringConf, place: str) -> pd.DataFrame:
+    """Invalid clicks; `roll back` where more or fewer clicks than usual can't explain it."""
+    tried = []
+    for hours in WINDOWS:
+        n, share, usual = _share("invalid", "clicks", now, past, hours, conf)
+        sigmas = (share - usual.median) / usual.sigma
+        clicks = grid.median(grid.earlier(grid.trailing(past["clicks"], hours), conf.weeks))[0]
+        invalid, extra = usual.median * clicks, n - clicks
+        with np.errstate(invalid="ignore", divide="ignore"):
+            low = np.clip((invalid + np.minimum(extra, 0)) / n, 0, 1)
+            high = np.clip((invalid + np.maximum(extra, 0)) / n, 0, 1)
+        beyond = np.maximum(share - high, low - share)
+        apart = _apart(share, usual.median, conf) & (np.abs(sigmas) >= conf.min_sigmas)
+        blame = apart & (beyond >= conf.min_ivr_difference) & (beyond >= conf.min_sigmas / 2 * usual.sigma)
+        tried.append(
+            {"hours": hours, "count": n, "value": share, "usual": usual.median, "sigmas": sigmas, "weeks": usual.weeks,
+             "bad": apart + 1 * blame, "enough": n >= conf.min_clicks}
+        )
+    return _select("ivr", place, tried, conf)
+
+
+def _coverage(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
+    """Invalid clicks among those that are heavy by themselves; `watch` where fewer are caught: robots may have changed, too."""
+    tried = []
+    for hours in WINDOWS:
+        n, share, usual = _share("heavy_now_invalid", "heavy_now", now, past, hours, conf)
+        sigmas = (share - usual.median) / usual.sigma
+        bad = _apart(share, usual.median, conf) & (sigmas <= -conf.min_sigmas)
+        tried.append(
+            {"hours": hours, "count": n, "value": share, "usual": usual.median, "sigmas": sigmas, "weeks": usual.weeks,
+             "bad": bad, "enough": n >= conf.min_clicks}
+        )
+    return _select("coverage", TOTAL, tried, conf)
+
+
+def _scores(now: Counts, past: Counts, conf: MonitoringConf, place: str) -> pd.DataFrame:
+    """Share of scores that lie in another part of [0, 1] than usual (total variation distance); `roll back` as of IVR."""
+    tried = []
+    for hours in WINDOWS:
+        n, n_past = (grid.trailing(counts["scored"], hours) for counts in (now, past))
+        middle, weeks = _usual_scores(past, n_past, hours, conf)
+        moved, before = (_distance(counts, hours, middle) for counts in (now, past))
+        usual = grid.recent_median(before, conf.weeks)
+        spread = grid.MAD_TO_SIGMA * grid.recent_median(np.abs(before - usual), conf.weeks)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            sigmas = (moved - usual) / np.fmax(spread, 0.5 / np.sqrt(n))
+            clicks = grid.median(grid.earlier(n_past, conf.weeks))[0]
+            explained = np.abs(n - clicks) / np.maximum(n, clicks)
+        bad = (moved - usual >= conf.max_score_shift) & (sigmas >= conf.min_sigmas)
+        blame = bad & (moved - usual - explained >= conf.max_score_shift / 2)
+        tried.append({"hours": hours, "count": n, "value": moved, "usual": usual, "sigmas": sigmas, "weeks": weeks, "bad": bad + 1 * blame, "enough": n >= conf.min_clicks})
+    return _select("score_shift", place, tried, conf)
+
+
+def _usual_scores(past: Counts, n_past: Array, hours: int, conf: MonitoringConf) -> tuple[list[Array], Array]:
+    """(median of the share of scores up to each edge, number of weeks)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = [np.where(n_past >= conf.min_clicks / 4, grid.trailing(past[edge], hours) / n_past, np.nan) for edge in EDGES]
+    middles = [grid.median(grid.earlier(share, conf.weeks)) for share in shares]
+    return [middle for middle, _ in middles], middles[0][1]
+
+
+def _distance(counts: Counts, hours: int, middle: list[Array]) -> Array:
+    """Total variation distance of the scores of each window from the usual distribution, over the parts between the edges."""
+    n = grid.trailing(counts["scored"], hours)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        apart = np.stack([grid.trailing(counts[edge], hours) / n - usual for edge, usual in zip(EDGES, middle, strict=True)])
+    zero = np.zeros((1, len(n)))
+    return 0.5 * np.abs(np.diff(np.concatenate([zero, apart, zero]), axis=0)).sum(axis=0)
+
+
+def _fpr(now: Counts, past: Counts, conf: MonitoringConf, matured_after: int) -> Iterator[pd.DataFrame]:
+    """Invalid clicks among those whose purchase was known at an age, and among all of matured days; `roll back` where more are."""
+    ages = {f"fpr_{age}h": (f"bought_{age}h", age) for age in AGES}
+    for signal, (name, age) in {**ages, MATURED: ("purchasing", matured_after)}.items():
+        yield _harm(signal, name, now, past, age, conf)
+
+
+def _harm(signal: str, name: str, now: Counts, past: Counts, age: int, conf: MonitoringConf) -> pd.DataFrame:
+    """Purchases are few, so earlier weeks count as a whole, and chance is told by the binomial distribution."""
+    (k_now, n_now), (k_past, n_past) = ([grid.later(c[part], age) for part in (f"{name}_invalid", name)] for c in (now, past))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        weekly = grid.later(grid.trailing(k_past, grid.WEEK) / grid.trailing(n_past, grid.WEEK), ALL_DAY)
+    weeks_WT = np.stack([weekly, *grid.earlier(weekly, conf.weeks - 1)])
+    usual, weeks = grid.median(weeks_WT)
+    # Weeks differ, and those of one person are invalid together: what the worst of the ordinary weeks had is no surprise.
+    expected = np.fmax(usual + 2 * grid.MAD_TO_SIGMA * grid.median(np.abs(weeks_WT - usual))[0], 0.005)
+    tried = []
+    for hours in WINDOWS:
+        k, n = grid.trailing(k_now, hours), grid.trailing(n_now, hours)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = k / n
+        sigmas = norm.isf(np.clip(binom.sf(k - 1, n, np.clip(expected, 0, 1)), 1e-300, 1.0))
+        bad = 2 * (_apart(share, usual, conf) & (share > usual) & (sigmas >= conf.min_sigmas))
+        enough = n >= conf.min_purchases
+        tried.append({"hours": hours, "count": n, "value": share, "usual": usual, "sigmas": sigmas, "weeks": weeks, "bad": bad, "enough": enough})
+    return _select(signal, TOTAL, tried, conf)
+
+
+def _label_outage(feed: pd.DataFrame, past: Mapping[str, Counts], times: pd.DatetimeIndex, conf: MonitoringConf) -> Iterator[pd.DataFrame]:
+    """Purchases by the hour that they came in, per click, of all marketplaces and of each; `watch` where they stay away."""
+    clicks = {TOTAL: past[TOTAL]["clicks"]}
+    for place, counts in past.items():
+        if place != TOTAL:
+            market = place.rsplit("/", 1)[-1]
+            clicks[market] = clicks.get(market, 0.0) + np.nan_to_num(counts["clicks"])
+    by_place = {TOTAL: feed.groupby("time")["purchases"].sum()}
+    by_place |= {str(name): rows.set_index("time")["purchases"] for name, rows in feed.groupby("marketplace")}
+    first = feed["time"].min() if len(feed) else times[-1] + pd.Timedelta(hours=1)
+    for place, n in clicks.items():
+        found = by_place.get(place, pd.Series(dtype=np.float64)).reindex(times)
+        arrived = np.where(times < first, np.nan, found.fillna(0).to_numpy(dtype=np.float64))
+        yield _missing_purchases(arrived, n, place, conf)
+
+
+def _missing_purchases(arrived: Array, clicks: Array, place: str, conf: MonitoringConf) -> pd.DataFrame:
+    tried = []
+    for hours in WINDOWS:
+        found, n = grid.trailing(arrived, hours), grid.trailing(clicks, hours)
+        usual, weeks = grid.median(grid.earlier(found, conf.weeks))
+        clicks_usual = grid.median(grid.earlier(n, conf.weeks))[0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # More clicks than usual may be robots', which buy nothing.
+            expected = usual * np.clip(n / clicks_usual, 0, 1)
+            excess = np.fmax(np.nan_to_num(grid.recent_median((found - expected) ** 2 / expected, conf.weeks) / 0.4549), 1.0)
+            sigmas = -norm.isf(np.clip(poisson.cdf(np.ceil(found / excess), expected / excess), 1e-300, 1.0))
+        bad = (found < expected / 2) & (sigmas <= -conf.min_sigmas)
+        enough = expected >= MIN_EXPECTED_PURCHASES * excess
+        tried.append({"hours": hours, "count": n, "value": found, "usual": expected, "sigmas": sigmas, "weeks": weeks, "bad": bad, "enough": enough})
+    return _select(LABEL_OUTAGE, place, tried, conf)
