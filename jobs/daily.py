@@ -13,7 +13,7 @@ from slidr.days import days_between, midnight
 from slidr.errors import GuardrailError, ModelRefusedError, NothingToDoError
 from slidr.options import parse_day
 from slidr.run import Cells, Job, Outcome, together
-from slidr.tables import CLICKS, LABELS, SLICE_METRICS, Table
+from slidr.tables import CLICKS, LABELS, Table
 
 Day = Annotated[str, typer.Option("--date", help="Logical date D: features and decisions of D, labels of D - delay; now is the end of D.")]
 
@@ -107,8 +107,8 @@ def prove(job: Job, registry: Any) -> list[str]:
     waiting = registry.states().unproven(job.now - timedelta(hours=conf.stable_after_hours))
     if not waiting:
         return []
-    days = days_between((job.now - timedelta(hours=conf.stable_after_hours, days=conf.baseline_days)).date(), job.now.date())
-    verdicts = monitoring.verdicts_by_version(job.lake.read(SLICE_METRICS, days), conf=conf, now=job.now)
+    seen = monitor.look(job, job.now - timedelta(hours=conf.stable_after_hours), job.now)
+    verdicts = monitoring.by_version(seen.judged, seen.hours, conf=conf, now=job.now)
     proven = [version for version in waiting if verdicts.get(version) == monitoring.OK]
     for version in proven:
         registry.mark_stable(version, now=job.now, actor=job.actor, reason=f"{conf.stable_after_hours} h of ok verdicts")

@@ -1,6 +1,29 @@
 """Slice metrics by hour, and how these hours stand beside the same hours of earlier weeks."""
 
-from slidr.monitoring.metrics import by_hour, purchase_feed, slice_metrics, update
+from slidr.monitoring.metrics import by_hour as read_hours
+from slidr.monitoring.metrics import purchase_feed, slice_metrics, update
+from slidr.monitoring.picture import plot
 from slidr.monitoring.signals import COLUMNS, NO_HISTORY, OK, ROLL_BACK, TOO_FEW, WATCH, judge
+from slidr.monitoring.verdicts import between, by_hour, by_version, deciding, naive, reasons, verdict
 
-__all__ = ["COLUMNS", "NO_HISTORY", "OK", "ROLL_BACK", "TOO_FEW", "WATCH", "by_hour", "judge", "purchase_feed", "slice_metrics", "update"]
+__all__ = [
+    "COLUMNS",
+    "NO_HISTORY",
+    "OK",
+    "ROLL_BACK",
+    "TOO_FEW",
+    "WATCH",
+    "between",
+    "by_hour",
+    "by_version",
+    "deciding",
+    "judge",
+    "naive",
+    "plot",
+    "purchase_feed",
+    "read_hours",
+    "reasons",
+    "slice_metrics",
+    "update",
+    "verdict",
+]

@@ -70,7 +70,10 @@ def _view(judged: DataFrame, view: str, now: datetime) -> DataFrame:
         F.col("in_heavy_session").alias("heavy"),
         "heavy_now",
         F.when(own_score, F.col("score")).alias("score"),
-        *[F.when(hour_end <= F.lit(now) - F.expr(f"INTERVAL {h} HOURS"), F.coalesce(age <= h, F.lit(False))).alias(f"at_{h}") for h in AGES],
+        *[
+            F.when(hour_end <= F.lit(now) - F.expr(f"INTERVAL {h} HOURS"), F.coalesce(age <= h, F.lit(False))).alias(f"at_{h}")
+            for h in AGES
+        ],
     )
     return rows.groupBy(*SLICE_METRICS.grain).agg(*_sums()).select(*SLICE_METRICS.names)
 
@@ -107,7 +110,7 @@ def by_hour(metrics: DataFrame) -> pd.DataFrame:
     """KEYS and COUNTS of stored metrics over currencies; `time` is the UTC hour, without a zone."""
     time = F.col("click_date").cast("timestamp") + F.make_interval(hours=F.col("hour"))
     sums = metrics.withColumn("time", F.unix_seconds(time)).groupBy(*KEYS).agg(*[F.sum(name).alias(name) for name in COUNTS])
-    rows = sums.toPandas()  # hours x report slices x versions
+    rows: pd.DataFrame = sums.toPandas()  # hours x report slices x versions
     return rows.assign(time=pd.to_datetime(rows["time"], unit="s"))
 
 
@@ -115,5 +118,6 @@ def purchase_feed(purchases: DataFrame, *, start: datetime, end: datetime) -> pd
     """time, marketplace, purchases: orders that came in [start, end), by the UTC hour of their arrival; cancelled ones too."""
     arrived = purchases.where((F.col("arrival_time") >= F.lit(start)) & (F.col("arrival_time") < F.lit(end)))
     hour = F.unix_seconds(F.date_trunc("hour", F.col("arrival_time"))).alias("time")
-    rows = arrived.groupBy(hour, "marketplace").agg(F.count(F.lit(1)).alias("purchases")).toPandas()  # hours x marketplaces
+    counted = arrived.groupBy(hour, "marketplace").agg(F.count(F.lit(1)).alias("purchases"))
+    rows: pd.DataFrame = counted.toPandas()  # hours x marketplaces
     return rows.assign(time=pd.to_datetime(rows["time"], unit="s"))

@@ -8,10 +8,11 @@ A model is to blame only for what the traffic can't explain: where clicks are mi
 robots or none of them, so any share between these two is the traffic's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import binom, norm, poisson  # type: ignore[import-untyped]
 
 from slidr.config import MonitoringConf
@@ -24,13 +25,16 @@ OK, WATCH, ROLL_BACK = "ok", "watch", "roll back"
 NO_HISTORY, TOO_FEW = "not enough history", "too few clicks"
 WORST_FIRST = (ROLL_BACK, WATCH, OK, NO_HISTORY, TOO_FEW)
 COLUMNS = ["time", "signal", "place", "hours", "count", "value", "usual", "sigmas", "weeks", "verdict"]
-WINDOWS = (1, 2, 3, 4, 6, 12, 24)  # hours
+WINDOWS = (2, 3, 4, 6, 12, 24)  # hours; one alone is a burst of a robot too often
 LABEL_OUTAGE = "label outage"
 MATURED = "fpr_matured"
 EDGES = tuple(f"score_to_{edge}" for edge in SCORES)
 ALL_DAY = 24
+FALLEN = 3  # times fewer invalid clicks than the traffic explains are the model's fault
+SLICES_CLICKS = 5  # times `min_clicks`: the median slice needs some clicks in many slices
 MIN_EXPECTED_PURCHASES = 12.0  # below, that none come in may be chance
 
+Flags = NDArray[np.bool_] | NDArray[np.int_]
 Counts = Mapping[str, Array]  # name of a count -> its hours (T)
 
 
@@ -44,10 +48,15 @@ def judge(hours: pd.DataFrame, feed: pd.DataFrame, *, conf: MonitoringConf, matu
     times = grid.line(hours["time"])
     now, past = (_places(hours[hours["view"] == view], times) for view in ("first", "published"))
     whole = now[TOTAL], past[TOTAL]
-    signals = [_volume(*whole, conf), _coverage(*whole, conf), *_fpr(*whole, conf, matured_after)]
-    for place in now:
-        if place in past:
-            signals += [_ivr(now[place], past[place], conf, place), _scores(now[place], past[place], conf, place)]
+    signals = [
+        _volume(*whole, conf),
+        _ivr(now, past, conf),
+        _typical_ivr(now, past, conf),
+        _scores(now, past, conf),
+        _coverage(*whole, conf),
+    ]
+    signals += [_slice_ivr(now[place], past[place], conf, place) for place in now if place != TOTAL and place in past]
+    signals += list(_fpr(*whole, conf, matured_after))
     signals += list(_label_outage(feed, past, times, conf))
     return pd.concat([signal.assign(time=times) for signal in signals], ignore_index=True)[COLUMNS]
 
@@ -76,8 +85,18 @@ def _select(signal: str, place: str, tried: list[dict[str, Array]], conf: Monito
     picked = {name: np.choose(chosen, [np.broadcast_to(one[name], chosen.shape) for one in tried]) for name in names}
     table = pd.DataFrame({**picked, "signal": signal, "place": place})
     known = any_enough & (picked["weeks"] >= conf.min_weeks)
-    table["verdict"] = np.select([known & (picked["bad"] == n) for n in (0, 1, 2)] + [any_enough], [OK, WATCH, ROLL_BACK, NO_HISTORY], TOO_FEW)
+    table["verdict"] = np.select(
+        [known & (picked["bad"] == n) for n in (0, 1, 2)] + [any_enough], [OK, WATCH, ROLL_BACK, NO_HISTORY], TOO_FEW
+    )
     return table
+
+
+def _numbers(
+    hours: int, count: Array, value: Array, usual: Array, sigmas: Array, weeks: Array, bad: Flags, enough: Flags
+) -> dict[str, Array]:
+    """What one window of so many hours says at each hour."""
+    found = {"count": count, "value": value, "usual": usual, "sigmas": sigmas, "weeks": weeks, "bad": bad, "enough": enough}
+    return {"hours": np.full(len(count), hours), **found}
 
 
 def _volume(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
@@ -91,7 +110,7 @@ def _volume(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
         apart = np.maximum(clicks, usual) > conf.max_volume_ratio * np.minimum(clicks, usual)
         bad = apart & (np.abs(sigmas) >= conf.min_sigmas)
         enough = np.fmax(usual, np.nan_to_num(clicks)) >= conf.min_clicks
-        tried.append({"hours": hours, "count": clicks, "value": clicks, "usual": usual, "sigmas": sigmas, "weeks": log.weeks, "bad": bad, "enough": enough})
+        tried.append(_numbers(hours, clicks, clicks, usual, sigmas, log.weeks, bad, enough))
     return _select("volume", TOTAL, tried, conf)
 
 
@@ -101,85 +120,150 @@ def _share(part: str, whole: str, now: Counts, past: Counts, hours: int, conf: M
     with np.errstate(invalid="ignore", divide="ignore"):
         share = k / n
         before = np.where(n_past >= conf.min_clicks / 4, k_past / n_past, np.nan)
-        # Chance among the clicks there are now and were before, whichever are fewer; a share of 0 is no certainty.
+    return n, share, grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
+
+
+def _chance(n: Array, n_past: Array) -> Callable[[Array], Array]:
+    """Sigma of a share by chance alone, of its usual value: among the clicks there are now or were before, whichever are fewer; a
+    share of 0 is no certainty."""
+
+    def sigma(usual: Array) -> Array:
         fewer = np.fmin(n, n_past)
-        usual = grid.usual(before, lambda p: np.sqrt(np.fmax(p, 1 / fewer) * (1 - np.fmin(p, 0.99)) / fewer), weeks=conf.weeks)
-    return n, share, usual
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.sqrt(np.fmax(usual, 1 / fewer) * (1 - np.fmin(usual, 0.99)) / fewer)
+
+    return sigma
 
 
-def _apart(a: Array, b: Array, conf: MonitoringConf) -> Array:
+def _apart(a: Array, b: Array, conf: MonitoringConf) -> NDArray[np.bool_]:
     """Whether two shares differ enough to matter, whatever chance says."""
     return (np.abs(a - b) >= conf.min_ivr_difference) & (np.maximum(a, b) > conf.max_ivr_ratio * np.minimum(a, b))
 
 
-def _ivr(now: Counts, past: Counts, conf: MonitoringConf, place: str) -> pd.DataFrame:
-    """Invalid clicks; `roll back` where more or fewer clicks than usual can't explain it."""
+def _ivr(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: MonitoringConf) -> pd.DataFrame:
+    """Invalid clicks. More of them are `watch` only: one robot can make much of an hour's clicks."""
+    tried = []
+    for hours in WINDOWS:
+        (k, n), (k_past, n_past) = ([grid.trailing(c[TOTAL][name], hours) for name in ("invalid", "clicks")] for c in (now, past))
+        tried.append(_ivr_of(_shares(k, n), _shares(k_past, n_past), n, n_past, hours, conf, enough=1, blamed_for_rises=False))
+    return _select("ivr", TOTAL, tried, conf)
+
+
+def _typical_ivr(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: MonitoringConf) -> pd.DataFrame:
+    """IVR of the median slice by clicks: a robot is in one or two slices, a model in all of them."""
+    tried = []
+    for hours in WINDOWS:
+        share, before = (_median_slice(counts, "invalid", "clicks", hours) for counts in (now, past))
+        n, n_past = (grid.trailing(counts[TOTAL]["clicks"], hours) for counts in (now, past))
+        tried.append(_ivr_of(share, before, n, n_past, hours, conf, enough=SLICES_CLICKS, blamed_for_rises=True))
+    return _select("ivr_of_median_slice", TOTAL, tried, conf)
+
+
+def _ivr_of(
+    share: Array, past: Array, n: Array, n_past: Array, hours: int, conf: MonitoringConf, *, enough: int, blamed_for_rises: bool
+) -> dict[str, Array]:
+    """Rises are told on the plain scale, falls on that of logarithms: bursts of robots make the former noisy, not the latter."""
+    before = np.where(n_past >= conf.min_clicks, past, np.nan)
+    usual = grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
+    floor = 0.5 * enough / n  # the share of half a click in a part of them: 0 has no logarithm
+    log = grid.usual(np.log(before + floor), _log_chance(n, n_past, floor), weeks=conf.weeks)
+    rise, fall = (share - usual.median) / usual.sigma, (np.log(share + floor) - log.median) / log.sigma
+    low, high = _explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0])
+    risen = _apart(share, usual.median, conf) & (rise >= conf.min_sigmas)
+    fallen = (share < usual.median / conf.max_ivr_ratio) & (fall <= -conf.min_sigmas)
+    more = (share - high >= conf.min_ivr_difference / 2) & (share - high >= conf.min_sigmas / 2 * usual.sigma) & blamed_for_rises
+    bad = risen + 1 * (risen & more) + fallen + 1 * (fallen & (share < low / FALLEN))
+    sigmas = np.where(share < usual.median, fall, rise)
+    return _numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= enough * conf.min_clicks)
+
+
+def _log_chance(n: Array, n_past: Array, floor: Array) -> Callable[[Array], Array]:
+    """Sigma of the logarithm of a share by chance alone, of its usual logarithm."""
+    sigma = _chance(n, n_past)
+    return lambda usual: sigma(np.exp(usual)) / np.fmax(np.exp(usual), floor)
+
+
+def _shares(k: Array, n: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return k / n
+
+
+def _median_slice(places: Mapping[str, Counts], part: str, whole: str, hours: int) -> Array:
+    """The share that half of the clicks are in slices at or below; NaN without clicks."""
+    sums = [[grid.trailing(c[name], hours) for name in (part, whole)] for place, c in places.items() if place != TOTAL]
+    k_ST, n_ST = (np.nan_to_num(np.stack([pair[position] for pair in sums])) for position in (0, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share_ST = np.where(n_ST > 0, k_ST / n_ST, np.inf)
+    order = np.argsort(share_ST, axis=0)
+    weight_ST = np.cumsum(np.take_along_axis(n_ST, order, axis=0), axis=0)
+    half = np.argmax(weight_ST >= weight_ST[-1] / 2, axis=0)
+    found = np.take_along_axis(np.take_along_axis(share_ST, order, axis=0), half[None], axis=0)[0]
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _explained(usual: Array, n: Array, clicks: Array) -> tuple[Array, Array]:
+    """Lowest and highest share of invalid clicks that the traffic alone can make of the usual one and the usual number of clicks: all
+    that are too many, or missing, are robots' or people's."""
+    invalid, extra = usual * clicks, n - clicks
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low = np.clip((invalid + np.minimum(extra, 0)) / n, 0, 1)
+        return low, np.clip((invalid + np.maximum(extra, 0)) / n, 0, 1)
+
+
+def _slice_ivr(now: Counts, past: Counts, conf: MonitoringConf, place: str) -> pd.DataFrame:
+    """Invalid clicks of one slice; `roll back` where its valid clicks are gone, not only more invalid ones there."""
     tried = []
     for hours in WINDOWS:
         n, share, usual = _share("invalid", "clicks", now, past, hours, conf)
         sigmas = (share - usual.median) / usual.sigma
-        clicks = grid.median(grid.earlier(grid.trailing(past["clicks"], hours), conf.weeks))[0]
-        invalid, extra = usual.median * clicks, n - clicks
+        valid, before = (grid.trailing(counts["clicks"] - counts["invalid"], hours) for counts in (now, past))
+        log = grid.usual(np.log1p(before), lambda middle: np.exp(-middle / 2), weeks=conf.weeks)
         with np.errstate(invalid="ignore", divide="ignore"):
-            low = np.clip((invalid + np.minimum(extra, 0)) / n, 0, 1)
-            high = np.clip((invalid + np.maximum(extra, 0)) / n, 0, 1)
-        beyond = np.maximum(share - high, low - share)
-        apart = _apart(share, usual.median, conf) & (np.abs(sigmas) >= conf.min_sigmas)
-        blame = apart & (beyond >= conf.min_ivr_difference) & (beyond >= conf.min_sigmas / 2 * usual.sigma)
-        tried.append(
-            {"hours": hours, "count": n, "value": share, "usual": usual.median, "sigmas": sigmas, "weeks": usual.weeks,
-             "bad": apart + 1 * blame, "enough": n >= conf.min_clicks}
-        )
+            fewer = np.minimum(0, np.log(n / grid.median(grid.earlier(grid.trailing(past["clicks"], hours), conf.weeks))[0]))
+        lost = np.log1p(valid) - log.median - fewer
+        gone = (lost <= -np.log(conf.max_volume_ratio)) & (lost / log.sigma <= -conf.min_sigmas)
+        bad = 2 * (_apart(share, usual.median, conf) & (sigmas >= conf.min_sigmas) & gone)
+        tried.append(_numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
     return _select("ivr", place, tried, conf)
 
 
 def _coverage(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
-    """Invalid clicks among those that are heavy by themselves; `watch` where fewer are caught: robots may have changed, too."""
+    """Invalid clicks among those that are heavy by themselves; `watch` where fewer are caught, no more: robots may have changed."""
     tried = []
     for hours in WINDOWS:
         n, share, usual = _share("heavy_now_invalid", "heavy_now", now, past, hours, conf)
         sigmas = (share - usual.median) / usual.sigma
         bad = _apart(share, usual.median, conf) & (sigmas <= -conf.min_sigmas)
-        tried.append(
-            {"hours": hours, "count": n, "value": share, "usual": usual.median, "sigmas": sigmas, "weeks": usual.weeks,
-             "bad": bad, "enough": n >= conf.min_clicks}
-        )
+        tried.append(_numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
     return _select("coverage", TOTAL, tried, conf)
 
 
-def _scores(now: Counts, past: Counts, conf: MonitoringConf, place: str) -> pd.DataFrame:
-    """Share of scores that lie in another part of [0, 1] than usual (total variation distance); `roll back` as of IVR."""
+def _scores(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: MonitoringConf) -> pd.DataFrame:
+    """Share of the scores of the median slice that lie in another part of [0, 1] than usual (total variation distance); `roll back`
+    where the number of clicks can't explain it."""
     tried = []
     for hours in WINDOWS:
-        n, n_past = (grid.trailing(counts["scored"], hours) for counts in (now, past))
-        middle, weeks = _usual_scores(past, n_past, hours, conf)
-        moved, before = (_distance(counts, hours, middle) for counts in (now, past))
-        usual = grid.recent_median(before, conf.weeks)
-        spread = grid.MAD_TO_SIGMA * grid.recent_median(np.abs(before - usual), conf.weeks)
+        n, n_past = (grid.trailing(counts[TOTAL]["scored"], hours) for counts in (now, past))
+        parts, before = ([_median_slice(counts, edge, "scored", hours) for edge in EDGES] for counts in (now, past))
+        known = [grid.median(grid.earlier(np.where(n_past >= conf.min_clicks, part, np.nan), conf.weeks)) for part in before]
+        middles, weeks = [middle for middle, _ in known], known[0][1]
+        moved, earlier = (_distance(found, middles) for found in (parts, before))
+        usual = grid.recent_median(earlier, conf.weeks)
+        spread = grid.MAD_TO_SIGMA * grid.recent_median(np.abs(earlier - usual), conf.weeks)
+        clicks = grid.median(grid.earlier(n_past, conf.weeks))[0]
         with np.errstate(invalid="ignore", divide="ignore"):
-            sigmas = (moved - usual) / np.fmax(spread, 0.5 / np.sqrt(n))
-            clicks = grid.median(grid.earlier(n_past, conf.weeks))[0]
+            sigmas = (moved - usual) / np.fmax(spread, 0.5 * np.sqrt(SLICES_CLICKS / n))
             explained = np.abs(n - clicks) / np.maximum(n, clicks)
         bad = (moved - usual >= conf.max_score_shift) & (sigmas >= conf.min_sigmas)
         blame = bad & (moved - usual - explained >= conf.max_score_shift / 2)
-        tried.append({"hours": hours, "count": n, "value": moved, "usual": usual, "sigmas": sigmas, "weeks": weeks, "bad": bad + 1 * blame, "enough": n >= conf.min_clicks})
-    return _select("score_shift", place, tried, conf)
+        tried.append(_numbers(hours, n, moved, usual, sigmas, weeks, bad + 1 * blame, n >= SLICES_CLICKS * conf.min_clicks))
+    return _select("score_shift", TOTAL, tried, conf)
 
 
-def _usual_scores(past: Counts, n_past: Array, hours: int, conf: MonitoringConf) -> tuple[list[Array], Array]:
-    """(median of the share of scores up to each edge, number of weeks)."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = [np.where(n_past >= conf.min_clicks / 4, grid.trailing(past[edge], hours) / n_past, np.nan) for edge in EDGES]
-    middles = [grid.median(grid.earlier(share, conf.weeks)) for share in shares]
-    return [middle for middle, _ in middles], middles[0][1]
-
-
-def _distance(counts: Counts, hours: int, middle: list[Array]) -> Array:
-    """Total variation distance of the scores of each window from the usual distribution, over the parts between the edges."""
-    n = grid.trailing(counts["scored"], hours)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        apart = np.stack([grid.trailing(counts[edge], hours) / n - usual for edge, usual in zip(EDGES, middle, strict=True)])
-    zero = np.zeros((1, len(n)))
+def _distance(parts: list[Array], middles: list[Array]) -> Array:
+    """Total variation distance between two distributions, given by their shares up to each edge."""
+    apart = np.stack([part - middle for part, middle in zip(parts, middles, strict=True)])
+    zero = np.zeros((1, apart.shape[1]))
     return 0.5 * np.abs(np.diff(np.concatenate([zero, apart, zero]), axis=0)).sum(axis=0)
 
 
@@ -207,7 +291,7 @@ def _harm(signal: str, name: str, now: Counts, past: Counts, age: int, conf: Mon
         sigmas = norm.isf(np.clip(binom.sf(k - 1, n, np.clip(expected, 0, 1)), 1e-300, 1.0))
         bad = 2 * (_apart(share, usual, conf) & (share > usual) & (sigmas >= conf.min_sigmas))
         enough = n >= conf.min_purchases
-        tried.append({"hours": hours, "count": n, "value": share, "usual": usual, "sigmas": sigmas, "weeks": weeks, "bad": bad, "enough": enough})
+        tried.append(_numbers(hours, n, share, usual, sigmas, weeks, bad, enough))
     return _select(signal, TOTAL, tried, conf)
 
 
@@ -240,5 +324,5 @@ def _missing_purchases(arrived: Array, clicks: Array, place: str, conf: Monitori
             sigmas = -norm.isf(np.clip(poisson.cdf(np.ceil(found / excess), expected / excess), 1e-300, 1.0))
         bad = (found < expected / 2) & (sigmas <= -conf.min_sigmas)
         enough = expected >= MIN_EXPECTED_PURCHASES * excess
-        tried.append({"hours": hours, "count": n, "value": found, "usual": expected, "sigmas": sigmas, "weeks": weeks, "bad": bad, "enough": enough})
+        tried.append(_numbers(hours, n, found, expected, sigmas, weeks, bad, enough))
     return _select(LABEL_OUTAGE, place, tried, conf)

@@ -7,7 +7,7 @@ change repairs them. A change is done once it is in the table, whether or not ML
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Registry", "States", "at", "fold"]
 ATTEMPTS = 20
+MONITORING = "monitoring"  # name of the run that holds the numbers of all hours
 logger = logging.getLogger("slidr.registry")
 
 
@@ -128,6 +129,13 @@ class Registry:
     def revoke(self, number: str, *, now: datetime, actor: str, reason: str) -> None:
         """The version is never used again; where it is the champion, nobody decides until a promotion or rollback."""
         self._change(lambda seen: states.revocation(seen, number, reason), now=now, actor=actor)
+
+    def log_monitoring(self, numbers: Mapping[str, float], *, time: datetime) -> None:
+        """Keeps monitoring's numbers of an hour as metrics; where MLflow can't be reached, monitoring goes on without."""
+        try:
+            self.store.log_numbers(MONITORING, numbers, time)
+        except SetupError as error:
+            logger.error("MLflow lacks the numbers of %s; they are in the text file for Prometheus: %s", time.isoformat(), error)
 
     def _change(
         self, decide: Callable[[States], list[Change]], *, now: datetime, actor: str, new: tuple[str, str] | None = None

@@ -1,8 +1,9 @@
 """What MLflow keeps: bundles, pictures, metrics, version numbers, and a mirror of the states. The only module that imports MLflow."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 from mlflow import MlflowClient  # noqa: E402  (the settings above are read at import)
 from mlflow.artifacts import download_artifacts, list_artifacts  # noqa: E402
+from mlflow.entities import Metric  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 from slidr import bundle as bundles  # noqa: E402
@@ -77,10 +79,7 @@ class Store:
 
     def keep(self, bundle: bundles.Bundle, identity: str, pictures: Path) -> tuple[str, str]:
         """A new version's (number, bundle sha256). Two processes that train the same at once agree on the first of their two."""
-        experiment = self.client.get_experiment_by_name(self.conf.name)
-        if experiment is None:
-            raise SetupError(f"expected the experiment {self.conf.name} in the registry, found none; run `slidr init`")
-        run = self.client.create_run(experiment.experiment_id)
+        run = self.client.create_run(self._experiment())
         with TemporaryDirectory() as scratch:
             sha = bundles.save(bundle, Path(scratch) / "bundle")
             self.client.log_artifacts(run.info.run_id, str(Path(scratch) / "bundle"), "bundle")
@@ -92,6 +91,30 @@ class Store:
         tags = {"identity": _hex(identity), "bundle_sha256": sha, "spec_id": bundle.spec.spec_id}
         made = self.client.create_model_version(self.conf.name, f"{run.info.artifact_uri}/bundle", run.info.run_id, tags=tags)
         return self.find(identity) or (str(made.version), sha)
+
+    def log_numbers(self, run: str, numbers: Mapping[str, float], time: datetime) -> None:
+        """Adds metrics at a time to the one run of this name, made where it is missing; the step is the hour since 1970. The same time
+        twice replaces nothing: MLflow shows the later. Raises SetupError where MLflow can't be reached."""
+        stamp = int(time.timestamp())
+        metrics = [Metric(name, value, stamp * 1000, stamp // 3600) for name, value in numbers.items()]
+        try:
+            self.init()
+            run_id = self._run(run)
+            for first in range(0, len(metrics), PAGE):
+                self.client.log_batch(run_id, metrics=metrics[first : first + PAGE])
+        except MlflowException as error:
+            raise SetupError(f"expected an MLflow registry at {_redacted(self.conf.uri)}, found: {error.message}") from error
+
+    def _run(self, name: str) -> str:
+        experiment = self._experiment()
+        found = self.client.search_runs([experiment], f"attributes.run_name = '{name}'", max_results=1)
+        return str((found[0] if found else self.client.create_run(experiment, run_name=name)).info.run_id)
+
+    def _experiment(self) -> str:
+        experiment = self.client.get_experiment_by_name(self.conf.name)
+        if experiment is None:
+            raise SetupError(f"expected the experiment {self.conf.name} in the registry, found none; run `slidr init`")
+        return str(experiment.experiment_id)
 
     def fetch(self, number: str, scratch: Path) -> Path:
         """Folder of a version's three files: where they lie, or copied to `scratch` after a look at their names and sizes.

@@ -8,20 +8,19 @@ windowed counters, fitted to purchasing clicks as the network is; faults are put
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
 import pandas as pd
 
 from slidr import config, monitoring
-from slidr.curves import TOTAL
 from slidr.monitoring.metrics import AGES, SCORES
 from slidr.monitoring.signals import LABEL_OUTAGE
 from slidr.simulator.clicks import concat
-from slidr.simulator.settings import Attack, Sale, Simulation
+from slidr.simulator.settings import Sale, Simulation
 from slidr.simulator.traffic import chunks_of, make_chunk
-from slidr.simulator.world import DEVICES, HOUR, World, micros
+from slidr.simulator.world import DEVICES, HOUR, World
 
 START = date(2026, 3, 2)
 HISTORY, JUDGED = 3, 8  # weeks
@@ -270,8 +269,18 @@ def bench(seed: int, per_day: int) -> Bench:
 def alarms(judged: pd.DataFrame, verdict: str) -> pd.DataFrame:
     """Runs of hours with the verdict: signal, place, first hour, hours; hours less than a day apart are one."""
     rows = judged[judged["verdict"] == verdict].sort_values(["signal", "place", "time"])
-    new = (rows.groupby(["signal", "place"])["time"].diff() > pd.Timedelta(days=1)) | (rows["signal"] + rows["place"]).ne((rows["signal"] + rows["place"]).shift())
-    return rows.groupby(new.cumsum()).agg(signal=("signal", "first"), place=("place", "first"), start=("time", "min"), rows=("time", "size"), value=("value", "first"), usual=("usual", "first"), sigmas=("sigmas", "first"))
+    new = (rows.groupby(["signal", "place"])["time"].diff() > pd.Timedelta(days=1)) | (rows["signal"] + rows["place"]).ne(
+        (rows["signal"] + rows["place"]).shift()
+    )
+    return rows.groupby(new.cumsum()).agg(
+        signal=("signal", "first"),
+        place=("place", "first"),
+        start=("time", "min"),
+        rows=("time", "size"),
+        value=("value", "first"),
+        usual=("usual", "first"),
+        sigmas=("sigmas", "first"),
+    )
 
 
 def main() -> None:
@@ -282,8 +291,10 @@ def main() -> None:
     made = bench(given.seed, given.clicks_per_day)
     t = made.traffic
     invalid = t.score > t.threshold
-    print(f"seed {given.seed}, {given.clicks_per_day} clicks a day: IVR {invalid.mean():.3f}, robots caught {invalid[t.robot].mean():.3f}, "
-          f"people harmed {invalid[~t.robot].mean():.4f}, {t.orders['purchases'].sum() / 24 / 7 / (HISTORY + JUDGED):.0f} purchases an hour")
+    print(
+        f"seed {given.seed}, {given.clicks_per_day} clicks a day: IVR {invalid.mean():.3f}, robots caught {invalid[t.robot].mean():.3f}, "
+        f"people harmed {invalid[~t.robot].mean():.4f}, {t.orders['purchases'].sum() / 24 / 7 / (HISTORY + JUDGED):.0f} purchases an hour"
+    )
     judged = made.judge(made.usual, t.orders)
     judged = judged[judged["time"] >= pd.Timestamp(START) + pd.Timedelta(weeks=HISTORY)]
     print(judged.groupby(["signal", "verdict"]).size().unstack(fill_value=0).to_string())
@@ -295,7 +306,9 @@ def main() -> None:
         for number, hour in enumerate(STARTS):
             start = 168 * (HISTORY + 2 + number) + 24 * (2 * number % 7) + hour
             seen = made.with_fault(name, start)
-            rows.append((name, hour, delay(seen, start, (monitoring.ROLL_BACK,)), delay(seen, start, (monitoring.ROLL_BACK, monitoring.WATCH))))
+            rows.append(
+                (name, hour, delay(seen, start, (monitoring.ROLL_BACK,)), delay(seen, start, (monitoring.ROLL_BACK, monitoring.WATCH)))
+            )
     for number, hour in enumerate(STARTS):
         start = 168 * (HISTORY + 2 + number) + 24 * (2 * number % 7) + hour
         found = delay(made.with_outage(start), start, (monitoring.WATCH,))
