@@ -186,7 +186,7 @@ def test_every_job_by_spark_submit(tmp_path: Path) -> None:
     run("models", "mark-stable", "1", "--reason", "by hand")
     decided = run("score", "--from", "2025-03-20", "--to", "2025-03-21")["new_decisions"]
     assert decided > 0
-    assert run("monitor", "--from", "2025-03-20", "--to", "2025-03-21")["verdict"] in ("ok", "deviating", "too_few")
+    assert run("monitor", "--from", "2025-03-20", "--to", "2025-03-21")["verdict"] in ("not enough history", "too few clicks")
     plan = run("replay", "plan", "--from", "2025-03-20", "--to", "2025-03-21", "--allow-charges")
     assert (plan["counts"]["clicks"], plan["money"]["directions"]) == (decided, [])
     assert run("replay", "apply", plan["plan_id"])["corrections"] == 0

@@ -20,10 +20,22 @@ from tests.frames import at, click, clicks, frame
 START = at("2026-03-10")
 
 
+COUNTS = tuple(column.name for column in SLICE_METRICS.columns if column.type == "bigint")
+WEEKS = range(-28, 0)  # days before the start
+
+
 def metrics(version: str, day: datetime, invalid: int = 30, hours: range = range(24)) -> list[dict[str, Any]]:
-    counts = ("purchasing", "purchasing_invalid", "high_rfm", "high_rfm_invalid", "heavy", "heavy_invalid", "invalid_cost_micros")
-    base = {"report_slice": "desktop/guest/US", "model_version": version, "currency": "USD", "view": "first", "clicks": 1000}
-    return [{**base, **dict.fromkeys(counts, 0), "click_date": day.date(), "hour": hour, "invalid": invalid} for hour in hours]
+    """Both views of a day's hours."""
+    base = {"report_slice": "desktop/guest/US", "model_version": version, "currency": "USD", **dict.fromkeys(COUNTS, 0), "clicks": 1000}
+    rows = [{**base, "click_date": day.date(), "hour": hour, "invalid": invalid} for hour in hours]
+    return [{**row, "view": view} for row in rows for view in ("first", "published")]
+
+
+def usual(lake: Lake, *later: dict[str, Any], days: range = WEEKS) -> None:
+    """Metrics of the days before the start, decided by version 0, and of what came later."""
+    lake.create(PURCHASES)
+    before = [row for offset in days for row in metrics("0", START + timedelta(days=offset))]
+    lake.append(frame(lake.spark, SLICE_METRICS, [*before, *later]), SLICE_METRICS)
 
 
 def job_at(lake: Lake, conf: Config, now: datetime, promotion: str = "manual") -> Job:
@@ -46,9 +58,7 @@ def registry(lake: Lake, conf: Config, tmp_path: Path) -> Registry:
 
 
 def test_a_champion_becomes_stable_after_two_quiet_days(lake: Lake, conf: Config, registry: Registry) -> None:
-    days = [START + timedelta(days=offset) for offset in range(-2, 4)]
-    usual = [*metrics("0", days[0]), *metrics("0", days[1]), *metrics("1", days[2]), *metrics("2", days[3])]
-    lake.append(frame(lake.spark, SLICE_METRICS, usual), SLICE_METRICS)
+    usual(lake, *metrics("1", START), *metrics("2", START + timedelta(days=1)))
     before = job_at(lake, conf, START + timedelta(hours=47))
     assert daily.prove(before, registry) == []
     after = job_at(lake, conf, START + timedelta(hours=48))
@@ -60,11 +70,10 @@ def test_a_champion_becomes_stable_after_two_quiet_days(lake: Lake, conf: Config
 
 
 def test_one_bad_hour_or_nothing_to_judge_leaves_it(lake: Lake, conf: Config, registry: Registry) -> None:
-    days = [START + timedelta(days=offset) for offset in range(-2, 4)]
-    seen = [*metrics("0", days[0]), *metrics("0", days[1]), *metrics("1", days[2]), *metrics("2", days[3], hours=range(23))]
-    bad = metrics("2", days[3], invalid=300, hours=range(23, 24))
-    other = metrics("3", days[4])  # decided by a later version: no evidence for 2
-    lake.append(frame(lake.spark, SLICE_METRICS, [*seen, *bad, *other]), SLICE_METRICS)
+    second, third = START + timedelta(days=1), START + timedelta(days=2)
+    bad = metrics("2", second, invalid=300, hours=range(23, 24))
+    other = metrics("3", third)  # decided by a later version: no evidence for 2
+    usual(lake, *metrics("1", START), *metrics("2", second, hours=range(23)), *bad, *other)
     assert daily.prove(job_at(lake, conf, START + timedelta(days=2)), registry) == ["1"]
     assert daily.prove(job_at(lake, conf, START + timedelta(days=3)), registry) == []
     assert daily.prove(job_at(lake, conf, START + timedelta(days=4)), registry) == []
@@ -72,10 +81,14 @@ def test_one_bad_hour_or_nothing_to_judge_leaves_it(lake: Lake, conf: Config, re
 
 
 def test_few_judged_hours_prove_nothing(lake: Lake, conf: Config, registry: Registry) -> None:
-    days = [START + timedelta(days=offset) for offset in range(-2, 2)]
-    usual = [*metrics("0", days[0]), *metrics("0", days[1]), *metrics("1", days[2]), *metrics("2", days[3])]
-    few = [{**row, "clicks": 10, "invalid": 3} if row["model_version"] == "1" and row["hour"] >= 11 else row for row in usual]
-    lake.append(frame(lake.spark, SLICE_METRICS, few), SLICE_METRICS)
+    day = metrics("1", START)
+    few = [{**row, "clicks": 1, "invalid": 0} if row["hour"] >= 11 else row for row in day]
+    usual(lake, *few, *metrics("2", START + timedelta(days=1)))
+    assert daily.prove(job_at(lake, conf, START + timedelta(days=2)), registry) == []
+
+
+def test_under_three_weeks_nothing_becomes_stable_by_itself(lake: Lake, conf: Config, registry: Registry) -> None:
+    usual(lake, *metrics("1", START), *metrics("2", START + timedelta(days=1)), days=range(-14, 0))
     assert daily.prove(job_at(lake, conf, START + timedelta(days=2)), registry) == []
 
 

@@ -196,11 +196,15 @@ def test_daily_is_idempotent_by_date_and_a_guardrail_leaves_the_champion(world: 
 
 
 def test_monitor_measures_and_draws(world: World) -> None:
-    seen = world.ok("monitor", "--from", "2025-03-20", "--to", "2025-03-21")
-    assert seen["verdict"] in ("ok", "deviating", "too_few")
+    seen = world.ok("monitor", "--from", "2025-03-20", "--to", "2025-03-20T21:00Z")
+    assert (seen["verdict"], sum(seen["hours"].values())) == ("not enough history", 21)
     assert Path(seen["picture"]).stat().st_size > 5_000
     metrics = world.lake.read(tables.SLICE_METRICS).where("click_date = '2025-03-20' and view = 'first'")
     assert metrics.agg({"clicks": "sum"}).collect()[0][0] == world.lake.read(tables.DECISIONS).where("click_date = '2025-03-20'").count()
+    assert 0 < metrics.agg({"bought_24h": "sum"}).collect()[0][0] < metrics.agg({"clicks": "sum"}).collect()[0][0]
+    prom = (world.root / "work" / "monitoring" / "slidr.prom").read_text(encoding="utf-8")
+    assert 'slidr_monitor_verdict{verdict="not enough history",model_version="1"} 1.0' in prom
+    assert "slidr_monitor_end_timestamp_seconds 1742504400.0" in prom
 
 
 def test_the_week_and_an_advertiser_are_reported(world: World) -> None:

@@ -53,9 +53,10 @@ def earlier(x_T: Array, weeks: int) -> Array:
 
 def median(x_WT: Array) -> tuple[Array, Array]:
     """(median, number) of the known weeks of each hour; NaN where there is none."""
-    known = np.count_nonzero(~np.isnan(x_WT), axis=0).astype(float)
-    filled = np.where(known == 0, 0.0, x_WT)
-    return np.where(known == 0, np.nan, np.nanmedian(filled, axis=0)), known
+    ordered = np.sort(x_WT, axis=0)  # NaN last
+    known = np.count_nonzero(~np.isnan(x_WT), axis=0)
+    low, high = (np.take_along_axis(ordered, np.maximum(place, 0)[None], axis=0)[0] for place in ((known - 1) // 2, known // 2))
+    return (low + high) / 2, known.astype(float)
 
 
 def usual(past_T: Array, noise_T: Callable[[Array], Array], *, weeks: int) -> Usual:

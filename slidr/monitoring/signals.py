@@ -8,7 +8,8 @@ A model is to blame only for what the traffic can't explain: where clicks are mi
 robots or none of them, so any share between these two is the traffic's.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,7 @@ SLICES_CLICKS = 5  # times `min_clicks`: the median slice needs some clicks in m
 MIN_EXPECTED_PURCHASES = 12.0  # below, that none come in may be chance
 
 Flags = NDArray[np.bool_] | NDArray[np.int_]
+Tried = dict[str, NDArray[Any]]  # what one width of window says, by hour (T)
 Counts = Mapping[str, Array]  # name of a count -> its hours (T)
 
 
@@ -78,7 +80,7 @@ def _arrays(rows: pd.DataFrame, times: pd.DatetimeIndex, first: pd.Timestamp) ->
     return {str(name): filled[name].to_numpy(dtype=np.float64) for name in filled}
 
 
-def _select(signal: str, place: str, tried: list[dict[str, Array]], conf: MonitoringConf) -> pd.DataFrame:
+def _select(signal: str, place: str, tried: Sequence[Tried], conf: MonitoringConf) -> pd.DataFrame:
     """Of the windows tried at each hour the shortest with enough clicks; `bad` is 0 (ok), 1 (watch) or 2 (roll back)."""
     chosen, any_enough = grid.first_enough(np.stack([one["enough"] for one in tried]).astype(bool))
     names = ("hours", "count", "value", "usual", "sigmas", "weeks", "bad")
@@ -91,9 +93,7 @@ def _select(signal: str, place: str, tried: list[dict[str, Array]], conf: Monito
     return table
 
 
-def _numbers(
-    hours: int, count: Array, value: Array, usual: Array, sigmas: Array, weeks: Array, bad: Flags, enough: Flags
-) -> dict[str, Array]:
+def _numbers(hours: int, count: Array, value: Array, usual: Array, sigmas: Array, weeks: Array, bad: Flags, enough: Flags) -> Tried:
     """What one window of so many hours says at each hour."""
     found = {"count": count, "value": value, "usual": usual, "sigmas": sigmas, "weeks": weeks, "bad": bad, "enough": enough}
     return {"hours": np.full(len(count), hours), **found}
@@ -161,7 +161,7 @@ def _typical_ivr(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: Mo
 
 def _ivr_of(
     share: Array, past: Array, n: Array, n_past: Array, hours: int, conf: MonitoringConf, *, enough: int, blamed_for_rises: bool
-) -> dict[str, Array]:
+) -> Tried:
     """Rises are told on the plain scale, falls on that of logarithms: bursts of robots make the former noisy, not the latter."""
     before = np.where(n_past >= conf.min_clicks, past, np.nan)
     usual = grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
