@@ -20,6 +20,7 @@ from slidr.run import Cells, Job, Outcome, folder
 from slidr.tables import CLICKS, CURRENT_DECISIONS, PURCHASES, SLICE_METRICS
 
 SHOWN = 12  # rows of a table on a terminal
+LATEST_ORDERS = 7  # days that orders of the first hours may have come in late
 WEEK_BEFORE = 1  # week more than the comparison needs: how much hours differ by chance is measured there
 Act = Annotated[bool, typer.Option("--act", help="Where the verdict is `roll back`: roll back now.")]
 
@@ -44,7 +45,7 @@ class Seen:
 
     @property
     def version(self) -> str | None:
-        """Who decided the last hour."""
+        """Who decided last."""
         return monitoring.deciding(self.hours, self.judged["time"].max())
 
 
@@ -99,9 +100,10 @@ def look(job: Job, start: datetime, end: datetime) -> Seen:
     hours = hours[hours["time"] + pd.Timedelta(hours=1) <= monitoring.naive(end)]
     if hours[hours["view"] == "first"].empty:
         raise NothingToDoError(f"expected first decisions before {end.isoformat()}, found none; run `slidr score` first")
-    feed = monitoring.purchase_feed(job.lake.read(PURCHASES), start=midnight(since), end=end)
-    matured_after = 24 * (job.conf.labels.delay_days + 1)
-    judged = monitoring.judge(hours, feed, conf=conf, matured_after=matured_after)
+    purchases = job.lake.read(PURCHASES, days_between(since - timedelta(days=LATEST_ORDERS), days[-1] + timedelta(days=1)))
+    feed = monitoring.purchase_feed(purchases, start=midnight(since), end=end)
+    last = monitoring.naive(end).floor("h") - pd.Timedelta(hours=1)
+    judged = monitoring.judge(hours, feed, conf=conf, matured_after=24 * (job.conf.labels.delay_days + 1), until=last)
     return Seen(hours, monitoring.between(judged, start, end), start, end)
 
 

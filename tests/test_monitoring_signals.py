@@ -40,10 +40,14 @@ def made(weeks: int = WEEKS) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table.assign(model_version="1"), feed
 
 
-def judge(first: pd.DataFrame, feed: pd.DataFrame, conf: MonitoringConf, published: pd.DataFrame | None = None) -> pd.DataFrame:
+def judge(
+    first: pd.DataFrame, feed: pd.DataFrame, conf: MonitoringConf, published: pd.DataFrame | None = None, silent: int = 0
+) -> pd.DataFrame:
+    """`silent` hours without a decision follow."""
     later = first if published is None else published
     views = pd.concat([first.assign(view="first"), later.assign(view="published")], ignore_index=True)
-    return monitoring.judge(views, feed, conf=conf, matured_after=MATURED_AFTER)
+    until = first["time"].max() + pd.Timedelta(hours=silent)
+    return monitoring.judge(views, feed, conf=conf, matured_after=MATURED_AFTER, until=until)
 
 
 def changed(hours: pd.DataFrame, change: Change) -> pd.DataFrame:
@@ -143,6 +147,13 @@ def test_missing_purchases_are_a_label_outage_and_more_clicks_are_none(conf: Con
     judged = judge(hours, feed[~cut], conf.monitoring)
     assert not_ok(judged) == {f"{LABEL_OUTAGE} (all)": "watch", f"{LABEL_OUTAGE} US": "watch"}
     assert not any(LABEL_OUTAGE in name for name in not_ok(judge(changed(hours, attack), feed, conf.monitoring)))
+
+
+def test_hours_without_decisions_are_noticed(conf: Config) -> None:
+    hours, feed = made()
+    judged = judge(hours[hours["time"] < hours["time"].max() - pd.Timedelta(hours=3)], feed, conf.monitoring, silent=4)
+    assert last(judged)["time"].max() == hours["time"].max()
+    assert not_ok(judged)["volume (all)"] == "watch"
 
 
 def test_under_three_weeks_there_is_not_enough_history(conf: Config) -> None:

@@ -3,7 +3,7 @@
 Shape suffixes: T hours, W earlier weeks (the newest first). NaN means that an hour or a week is not known.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +23,6 @@ class Usual:
     median: Array
     sigma: Array
     weeks: Array
-
-
-def line(times: Sequence[pd.Timestamp]) -> pd.DatetimeIndex:
-    """Every hour from the first to the last."""
-    return pd.date_range(min(times), max(times), freq="h")
 
 
 def trailing(x_T: Array, hours: int) -> Array:
@@ -70,8 +65,7 @@ def usual(past_T: Array, noise_T: Callable[[Array], Array], *, weeks: int) -> Us
     own = MAD_TO_SIGMA * median(np.abs(past_WT - middle))[0]
     chance = noise_T(middle)
     excess = np.maximum(recent_median(np.abs(past_T - middle) / chance, weeks) * MAD_TO_SIGMA, 1.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sigma = np.fmax(own, chance * np.where(np.isnan(excess), 1.0, excess)) * np.sqrt(1 + MEDIAN_LOSS / known)
+    sigma = np.fmax(own, chance * np.where(np.isnan(excess), 1.0, excess)) * np.sqrt(1 + MEDIAN_LOSS / known)
     return Usual(middle, sigma, known)
 
 

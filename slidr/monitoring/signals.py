@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binom, norm, poisson  # type: ignore[import-untyped]
+from scipy.special import betainc, ndtri, pdtr  # type: ignore[import-untyped]
 
 from slidr.config import MonitoringConf
 from slidr.curves import TOTAL
@@ -33,6 +33,7 @@ EDGES = tuple(f"score_to_{edge}" for edge in SCORES)
 ALL_DAY = 24
 FALLEN = 3  # times fewer invalid clicks than the traffic explains are the model's fault
 SLICES_CLICKS = 5  # times `min_clicks`: the median slice needs some clicks in many slices
+NEVER = 1e-300  # chances are not told apart below
 MIN_EXPECTED_PURCHASES = 12.0  # below, that none come in may be chance
 
 Flags = NDArray[np.bool_] | NDArray[np.int_]
@@ -40,14 +41,16 @@ Tried = dict[str, NDArray[Any]]  # what one width of window says, by hour (T)
 Counts = Mapping[str, Array]  # name of a count -> its hours (T)
 
 
-def judge(hours: pd.DataFrame, feed: pd.DataFrame, *, conf: MonitoringConf, matured_after: int) -> pd.DataFrame:
-    """One row per hour, signal and place: COLUMNS, for all hours from the first to the last of `hours`.
+@np.errstate(invalid="ignore", divide="ignore")  # shares of nothing are NaN
+def judge(hours: pd.DataFrame, feed: pd.DataFrame, *, conf: MonitoringConf, matured_after: int, until: pd.Timestamp) -> pd.DataFrame:
+    """One row per hour, signal and place: COLUMNS, for all hours from the first of `hours` up to `until`, the last that is over. Hours
+    without decisions have 0 clicks.
 
     hours: as `metrics.by_hour` gives them. feed: as `metrics.purchase_feed` gives it. matured_after: hours from the end of an hour
     until the labels of its day are there for certain. `time` is the last hour of the window, so a row is known at its end;
     `value` and `usual` are clicks (volume), purchases (label outage), shares in [0, 1] else; `sigmas` how far value is from usual.
     """
-    times = grid.line(hours["time"])
+    times = pd.date_range(hours["time"].min(), until, freq="h")
     now, past = (_places(hours[hours["view"] == view], times) for view in ("first", "published"))
     whole = now[TOTAL], past[TOTAL]
     signals = [
@@ -117,9 +120,8 @@ def _volume(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
 def _share(part: str, whole: str, now: Counts, past: Counts, hours: int, conf: MonitoringConf) -> tuple[Array, Array, Usual]:
     """(clicks of the window, share, what is usual)."""
     (k, n), (k_past, n_past) = ((grid.trailing(counts[name], hours) for name in (part, whole)) for counts in (now, past))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share = k / n
-        before = np.where(n_past >= conf.min_clicks / 4, k_past / n_past, np.nan)
+    share = k / n
+    before = np.where(n_past >= conf.min_clicks / 4, k_past / n_past, np.nan)
     return n, share, grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
 
 
@@ -129,8 +131,7 @@ def _chance(n: Array, n_past: Array) -> Callable[[Array], Array]:
 
     def sigma(usual: Array) -> Array:
         fewer = np.fmin(n, n_past)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.sqrt(np.fmax(usual, 1 / fewer) * (1 - np.fmin(usual, 0.99)) / fewer)
+        return np.sqrt(np.fmax(usual, 1 / fewer) * (1 - np.fmin(usual, 0.99)) / fewer)
 
     return sigma
 
@@ -184,16 +185,14 @@ def _log_chance(n: Array, n_past: Array, floor: Array) -> Callable[[Array], Arra
 
 
 def _shares(k: Array, n: Array) -> Array:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return k / n
+    return k / n
 
 
 def _median_slice(places: Mapping[str, Counts], part: str, whole: str, hours: int) -> Array:
     """The share that half of the clicks are in slices at or below; NaN without clicks."""
     sums = [[grid.trailing(c[name], hours) for name in (part, whole)] for place, c in places.items() if place != TOTAL]
     k_ST, n_ST = (np.nan_to_num(np.stack([pair[position] for pair in sums])) for position in (0, 1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        share_ST = np.where(n_ST > 0, k_ST / n_ST, np.inf)
+    share_ST = np.where(n_ST > 0, k_ST / n_ST, np.inf)
     order = np.argsort(share_ST, axis=0)
     weight_ST = np.cumsum(np.take_along_axis(n_ST, order, axis=0), axis=0)
     half = np.argmax(weight_ST >= weight_ST[-1] / 2, axis=0)
@@ -205,9 +204,8 @@ def _explained(usual: Array, n: Array, clicks: Array) -> tuple[Array, Array]:
     """Lowest and highest share of invalid clicks that the traffic alone can make of the usual one and the usual number of clicks: all
     that are too many, or missing, are robots' or people's."""
     invalid, extra = usual * clicks, n - clicks
-    with np.errstate(invalid="ignore", divide="ignore"):
-        low = np.clip((invalid + np.minimum(extra, 0)) / n, 0, 1)
-        return low, np.clip((invalid + np.maximum(extra, 0)) / n, 0, 1)
+    low = np.clip((invalid + np.minimum(extra, 0)) / n, 0, 1)
+    return low, np.clip((invalid + np.maximum(extra, 0)) / n, 0, 1)
 
 
 def _slice_ivr(now: Counts, past: Counts, conf: MonitoringConf, place: str) -> pd.DataFrame:
@@ -218,8 +216,7 @@ def _slice_ivr(now: Counts, past: Counts, conf: MonitoringConf, place: str) -> p
         sigmas = (share - usual.median) / usual.sigma
         valid, before = (grid.trailing(counts["clicks"] - counts["invalid"], hours) for counts in (now, past))
         log = grid.usual(np.log1p(before), lambda middle: np.exp(-middle / 2), weeks=conf.weeks)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            fewer = np.minimum(0, np.log(n / grid.median(grid.earlier(grid.trailing(past["clicks"], hours), conf.weeks))[0]))
+        fewer = np.minimum(0, np.log(n / grid.median(grid.earlier(grid.trailing(past["clicks"], hours), conf.weeks))[0]))
         lost = np.log1p(valid) - log.median - fewer
         gone = (lost <= -np.log(conf.max_volume_ratio)) & (lost / log.sigma <= -conf.min_sigmas)
         bad = 2 * (_apart(share, usual.median, conf) & (sigmas >= conf.min_sigmas) & gone)
@@ -251,9 +248,8 @@ def _scores(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: Monitor
         usual = grid.recent_median(earlier, conf.weeks)
         spread = grid.MAD_TO_SIGMA * grid.recent_median(np.abs(earlier - usual), conf.weeks)
         clicks = grid.median(grid.earlier(n_past, conf.weeks))[0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            sigmas = (moved - usual) / np.fmax(spread, 0.5 * np.sqrt(SLICES_CLICKS / n))
-            explained = np.abs(n - clicks) / np.maximum(n, clicks)
+        sigmas = (moved - usual) / np.fmax(spread, 0.5 * np.sqrt(SLICES_CLICKS / n))
+        explained = np.abs(n - clicks) / np.maximum(n, clicks)
         bad = (moved - usual >= conf.max_score_shift) & (sigmas >= conf.min_sigmas)
         blame = bad & (moved - usual - explained >= conf.max_score_shift / 2)
         tried.append(_numbers(hours, n, moved, usual, sigmas, weeks, bad + 1 * blame, n >= SLICES_CLICKS * conf.min_clicks))
@@ -277,8 +273,7 @@ def _fpr(now: Counts, past: Counts, conf: MonitoringConf, matured_after: int) ->
 def _harm(signal: str, name: str, now: Counts, past: Counts, age: int, conf: MonitoringConf) -> pd.DataFrame:
     """Purchases are few, so earlier weeks count as a whole, and chance is told by the binomial distribution."""
     (k_now, n_now), (k_past, n_past) = ([grid.later(c[part], age) for part in (f"{name}_invalid", name)] for c in (now, past))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        weekly = grid.later(grid.trailing(k_past, grid.WEEK) / grid.trailing(n_past, grid.WEEK), ALL_DAY)
+    weekly = grid.later(grid.trailing(k_past, grid.WEEK) / grid.trailing(n_past, grid.WEEK), ALL_DAY)
     weeks_WT = np.stack([weekly, *grid.earlier(weekly, conf.weeks - 1)])
     usual, weeks = grid.median(weeks_WT)
     # Weeks differ, and those of one person are invalid together: what the worst of the ordinary weeks had is no surprise.
@@ -286,13 +281,17 @@ def _harm(signal: str, name: str, now: Counts, past: Counts, age: int, conf: Mon
     tried = []
     for hours in WINDOWS:
         k, n = grid.trailing(k_now, hours), grid.trailing(n_now, hours)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = k / n
-        sigmas = norm.isf(np.clip(binom.sf(k - 1, n, np.clip(expected, 0, 1)), 1e-300, 1.0))
+        share = k / n
+        sigmas = -ndtri(np.clip(_at_least(k, n, np.clip(expected, 0, 1)), NEVER, 1.0))
         bad = 2 * (_apart(share, usual, conf) & (share > usual) & (sigmas >= conf.min_sigmas))
         enough = n >= conf.min_purchases
         tried.append(_numbers(hours, n, share, usual, sigmas, weeks, bad, enough))
     return _select(signal, TOTAL, tried, conf)
+
+
+def _at_least(k: Array, n: Array, p: Array) -> Array:
+    """Chance that at least k of n are hit where each is with chance p."""
+    return np.where(k > 0, betainc(np.maximum(k, 1), n - np.maximum(k, 1) + 1, p), 1.0)
 
 
 def _label_outage(feed: pd.DataFrame, past: Mapping[str, Counts], times: pd.DatetimeIndex, conf: MonitoringConf) -> Iterator[pd.DataFrame]:
@@ -317,11 +316,10 @@ def _missing_purchases(arrived: Array, clicks: Array, place: str, conf: Monitori
         found, n = grid.trailing(arrived, hours), grid.trailing(clicks, hours)
         usual, weeks = grid.median(grid.earlier(found, conf.weeks))
         clicks_usual = grid.median(grid.earlier(n, conf.weeks))[0]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # More clicks than usual may be robots', which buy nothing.
-            expected = usual * np.clip(n / clicks_usual, 0, 1)
-            excess = np.fmax(np.nan_to_num(grid.recent_median((found - expected) ** 2 / expected, conf.weeks) / 0.4549), 1.0)
-            sigmas = -norm.isf(np.clip(poisson.cdf(np.ceil(found / excess), expected / excess), 1e-300, 1.0))
+        # More clicks than usual may be robots', which buy nothing.
+        expected = usual * np.clip(n / clicks_usual, 0, 1)
+        excess = np.fmax(np.nan_to_num(grid.recent_median((found - expected) ** 2 / expected, conf.weeks) / 0.4549), 1.0)
+        sigmas = ndtri(np.clip(pdtr(np.ceil(found / excess), expected / excess), NEVER, 1.0))
         bad = (found < expected / 2) & (sigmas <= -conf.min_sigmas)
         enough = expected >= MIN_EXPECTED_PURCHASES * excess
         tried.append(_numbers(hours, n, found, expected, sigmas, weeks, bad, enough))

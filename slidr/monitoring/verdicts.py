@@ -39,9 +39,9 @@ def reasons(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def deciding(hours: pd.DataFrame, time: pd.Timestamp) -> str | None:
-    """The version with most first decisions of an hour; None without any."""
-    rows = hours[(hours["view"] == "first") & (hours["time"] == time)]
-    counts = rows.groupby("model_version")["clicks"].sum()
+    """The version with most first decisions of the newest decided hour up to `time`; None without any."""
+    rows = hours[(hours["view"] == "first") & (hours["time"] <= time)]
+    counts = rows[rows["time"] == rows["time"].max()].groupby("model_version")["clicks"].sum()
     return None if counts.empty else str(counts.idxmax())
 
 

@@ -18,7 +18,7 @@ from slidr import config, monitoring
 from slidr.monitoring.metrics import AGES, SCORES
 from slidr.monitoring.signals import LABEL_OUTAGE
 from slidr.simulator.clicks import concat
-from slidr.simulator.settings import Sale, Simulation
+from slidr.simulator.settings import Attack, Incident, Sale, Simulation
 from slidr.simulator.traffic import chunks_of, make_chunk
 from slidr.simulator.world import DEVICES, HOUR, World
 
@@ -28,7 +28,6 @@ FAULT_HOURS = 6
 STARTS = (2, 9, 15, 20)  # UTC hours at which faults begin
 MATURED_AFTER = 72
 WINDOWS = (1, 24)  # hours of the counters
-DAY_END = 24
 
 
 @dataclass
@@ -226,7 +225,7 @@ class Bench:
     conf: config.MonitoringConf
 
     def judge(self, usual: pd.DataFrame, feed: pd.DataFrame) -> pd.DataFrame:
-        return monitoring.judge(both_views(usual), feed, conf=self.conf, matured_after=MATURED_AFTER)
+        return monitoring.judge(both_views(usual), feed, conf=self.conf, matured_after=MATURED_AFTER, until=usual["time"].max())
 
     def with_fault(self, name: str, start: int) -> pd.DataFrame:
         """What monitoring says of the hours from `start` on, a fault beginning then."""
@@ -254,10 +253,22 @@ def delay(judged: pd.DataFrame, start: int, verdicts: tuple[str, ...]) -> float:
     return (found["time"].min() - pd.Timestamp(START)) / pd.Timedelta(hours=1) + 1 - start
 
 
-def bench(seed: int, per_day: int) -> Bench:
+def attacked(seed: int, per_day: int, hour: int) -> tuple[float, float]:
+    """Delays until roll back (there should be none) and until anything is noticed, of an attack: traffic's fault, not the model's."""
+    start = 168 * (HISTORY + 5) + hour
+    first = datetime(START.year, START.month, START.day, tzinfo=timezone.utc) + timedelta(hours=start)
+    made = bench(seed, per_day, Attack(first, first + timedelta(hours=FAULT_HOURS), multiple=1.0))
+    times = pd.Timestamp(START) + pd.to_timedelta([start, start + FAULT_HOURS], unit="h")
+    judged = made.judge(made.usual[made.usual["time"] < times[1]], made.traffic.orders)
+    seen = judged[judged["time"] >= times[0]]
+    return delay(seen, start, (monitoring.ROLL_BACK,)), delay(seen, start, (monitoring.ROLL_BACK, monitoring.WATCH))
+
+
+def bench(seed: int, per_day: int, *more: Incident) -> Bench:
+    """Traffic with a sale of a day on the largest advertiser, eight times its usual clicks, and with more incidents."""
     first = datetime(START.year, START.month, START.day, tzinfo=timezone.utc)
     sale = Sale(first + timedelta(weeks=7, hours=8), first + timedelta(weeks=7, days=1, hours=8), multiple=8.0)
-    traffic = make(seed, per_day, (sale,))
+    traffic = make(seed, per_day, (sale, *more))
     score = fitted(traffic, seed)
     traffic.score = score(traffic.counters)
     traffic.threshold = thresholds(traffic)
@@ -313,6 +324,7 @@ def main() -> None:
         start = 168 * (HISTORY + 2 + number) + 24 * (2 * number % 7) + hour
         found = delay(made.with_outage(start), start, (monitoring.WATCH,))
         rows.append(("no purchases come in", hour, np.nan, found))
+    rows += [("attack: as many robots as clicks", hour, *attacked(given.seed, given.clicks_per_day, hour)) for hour in STARTS[1:2]]
     table = pd.DataFrame(rows, columns=["fault", "hour", "roll back after", "noticed after"])
     print(table.pivot(index="fault", columns="hour", values=["roll back after", "noticed after"]).to_string())
 
