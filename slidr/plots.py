@@ -69,7 +69,7 @@ def _draw_hours(
             hours, shares = _without_bridges(pd.to_datetime(rows["hour"]), rows["share"])
             axis.step(hours, shares, style, where="post", color=colour, label=label, linewidth=1.6)
     axis.xaxis.set_major_formatter(mdates.ConciseDateFormatter(axis.xaxis.get_major_locator()))
-    axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_ylim(bottom=0)
     tidy(axis)
 

@@ -125,13 +125,13 @@ def _share(part: str, whole: str, now: Counts, past: Counts, hours: int, conf: M
     return n, share, grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
 
 
-def _chance(n: Array, n_past: Array) -> Callable[[Array], Array]:
+def _chance(n: Array, n_past: Array, slices: int = 1) -> Callable[[Array], Array]:
     """Sigma of a share by chance alone, of its usual value: among the clicks there are now or were before, whichever are fewer; a
-    share of 0 is no certainty."""
+    share of 0 is no certainty: it is taken for that of a click in one of so many slices."""
 
     def sigma(usual: Array) -> Array:
         fewer = np.fmin(n, n_past)
-        return np.sqrt(np.fmax(usual, 1 / fewer) * (1 - np.fmin(usual, 0.99)) / fewer)
+        return np.sqrt(np.fmax(usual, slices / fewer) * (1 - np.fmin(usual, 0.99)) / fewer)
 
     return sigma
 
@@ -145,37 +145,49 @@ def _ivr(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: Monitoring
     """Invalid clicks. More of them are `watch` only: one robot can make much of an hour's clicks."""
     tried = []
     for hours in WINDOWS:
-        (k, n), (k_past, n_past) = ([grid.trailing(c[TOTAL][name], hours) for name in ("invalid", "clicks")] for c in (now, past))
-        tried.append(_ivr_of(_shares(k, n), _shares(k_past, n_past), n, n_past, hours, conf, enough=1, blamed_for_rises=False))
+        tried.append(_whole_ivr(now[TOTAL], past[TOTAL], hours, conf)[0])
     return _select("ivr", TOTAL, tried, conf)
 
 
 def _typical_ivr(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: MonitoringConf) -> pd.DataFrame:
-    """IVR of the median slice by clicks: a robot is in one or two slices, a model in all of them."""
+    """IVR of the median slice by clicks: a robot is in one or two slices, a model in all of them. More counts only where all clicks
+    together say so, too, and is blamed on the model where more clicks than usual can't explain it."""
     tried = []
     for hours in WINDOWS:
+        whole, most = _whole_ivr(now[TOTAL], past[TOTAL], hours, conf)
         share, before = (_median_slice(counts, "invalid", "clicks", hours) for counts in (now, past))
         n, n_past = (grid.trailing(counts[TOTAL]["clicks"], hours) for counts in (now, past))
-        tried.append(_ivr_of(share, before, n, n_past, hours, conf, enough=SLICES_CLICKS, blamed_for_rises=True))
+        numbers, high = _ivr_of(share, before, n, n_past, hours, conf, slices=len(now) - 1)
+        too = (whole["sigmas"] >= conf.min_sigmas / 2) & _apart(whole["value"], whole["usual"], conf)
+        risen = (numbers["bad"] > 0) & (share > numbers["usual"])
+        more = (share - high >= conf.min_ivr_difference / 2) & (whole["value"] - most >= conf.min_ivr_difference / 2)
+        numbers["bad"] = np.where(risen, too + 1 * (too & more), numbers["bad"])
+        tried.append(numbers)
     return _select("ivr_of_median_slice", TOTAL, tried, conf)
 
 
-def _ivr_of(
-    share: Array, past: Array, n: Array, n_past: Array, hours: int, conf: MonitoringConf, *, enough: int, blamed_for_rises: bool
-) -> Tried:
-    """Rises are told on the plain scale, falls on that of logarithms: bursts of robots make the former noisy, not the latter."""
+def _whole_ivr(now: Counts, past: Counts, hours: int, conf: MonitoringConf) -> tuple[Tried, Array]:
+    (k, n), (k_past, n_past) = ([grid.trailing(c[name], hours) for name in ("invalid", "clicks")] for c in (now, past))
+    return _ivr_of(_shares(k, n), _shares(k_past, n_past), n, n_past, hours, conf, slices=1)
+
+
+def _ivr_of(share: Array, past: Array, n: Array, n_past: Array, hours: int, conf: MonitoringConf, *, slices: int) -> tuple[Tried, Array]:
+    """(numbers, highest share that the traffic explains) of shares of which each stands for one of so many slices.
+
+    Rises are told on the plain scale, falls on that of logarithms: bursts of robots make the former noisy, not the latter.
+    """
+    least = conf.min_clicks if slices == 1 else slices * conf.min_clicks / 2
     before = np.where(n_past >= conf.min_clicks, past, np.nan)
-    usual = grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
-    floor = 0.5 * enough / n  # the share of half a click in a part of them: 0 has no logarithm
+    usual = grid.usual(before, _chance(n, n_past, slices), weeks=conf.weeks)
+    floor = 0.5 * slices / n  # the share of half a click in a slice: 0 has no logarithm
     log = grid.usual(np.log(before + floor), _log_chance(n, n_past, floor), weeks=conf.weeks)
     rise, fall = (share - usual.median) / usual.sigma, (np.log(share + floor) - log.median) / log.sigma
     low, high = _explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0])
     risen = _apart(share, usual.median, conf) & (rise >= conf.min_sigmas)
     fallen = (share < usual.median / conf.max_ivr_ratio) & (fall <= -conf.min_sigmas)
-    more = (share - high >= conf.min_ivr_difference / 2) & (share - high >= conf.min_sigmas / 2 * usual.sigma) & blamed_for_rises
-    bad = risen + 1 * (risen & more) + fallen + 1 * (fallen & (share < low / FALLEN))
+    bad = risen + fallen + 1 * (fallen & (share < low / FALLEN))
     sigmas = np.where(share < usual.median, fall, rise)
-    return _numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= enough * conf.min_clicks)
+    return _numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= least), high
 
 
 def _log_chance(n: Array, n_past: Array, floor: Array) -> Callable[[Array], Array]:
