@@ -130,6 +130,13 @@ def test_the_model_is_blamed_for_what_traffic_cannot_explain(change: Change, ver
     assert not_ok(judged)[by] == verdict
 
 
+def test_robots_that_go_from_one_slice_to_others_are_no_fault(conf: Config) -> None:
+    """The median slice, which had no invalid click, has some: of all clicks as many are invalid as ever."""
+    hours, feed = made()
+    alone = hours.assign(invalid=hours["clicks"] * 0.4 * (hours["report_slice"] == SLICES[0]))
+    assert not_ok(judge(changed(alone, lambda rows: rows.assign(invalid=rows["clicks"] * 0.1)), feed, conf.monitoring)) == {}
+
+
 def test_harm_is_judged_at_the_age_of_the_click(conf: Config) -> None:
     """What purchases known after six hours say of two bad hours is known six hours later, not when the clicks are five hours old."""
     hours, feed = made()

@@ -65,7 +65,7 @@ def usual(past_T: Array, noise_T: Callable[[Array], Array], *, weeks: int) -> Us
     own = MAD_TO_SIGMA * median(np.abs(past_WT - middle))[0]
     chance = noise_T(middle)
     excess = np.maximum(recent_median(np.abs(past_T - middle) / chance, weeks) * MAD_TO_SIGMA, 1.0)
-    sigma = np.fmax(own, chance * np.where(np.isnan(excess), 1.0, excess)) * np.sqrt(1 + MEDIAN_LOSS / known)
+    sigma = np.fmax(own, chance * np.where(np.isnan(excess), 1.0, excess)) * np.sqrt(1 + MEDIAN_LOSS / np.maximum(known, 1))
     return Usual(middle, sigma, known)
 
 
