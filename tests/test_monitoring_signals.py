@@ -108,6 +108,7 @@ def test_quiet_traffic_is_ok(conf: Config) -> None:
     assert set(last(judged)["verdict"]) == {"ok"} | ({"too few clicks"} if (last(judged)["place"] == "DE").any() else set())
     rows = judged[judged["time"] >= START + pd.Timedelta(weeks=4)]
     assert not rows["verdict"].isin(["watch", "roll back"]).any()
+    assert np.isfinite(rows.loc[rows["verdict"] == "ok", ["value", "usual", "sigmas"]].to_numpy(dtype=float)).all()
 
 
 @pytest.mark.parametrize(

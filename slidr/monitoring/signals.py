@@ -33,7 +33,7 @@ EDGES = tuple(f"score_to_{edge}" for edge in SCORES)
 ALL_DAY = 24
 FALLEN = 3  # times fewer invalid clicks than the traffic explains are the model's fault
 SLICES_CLICKS = 5  # times `min_clicks`: the median slice needs some clicks in many slices
-NEVER = 1e-300  # chances are not told apart below
+NEVER, SURE = 1e-300, 1 - 1e-12  # chances are not told apart beyond these
 MIN_EXPECTED_PURCHASES = 12.0  # below, that none come in may be chance
 
 Flags = NDArray[np.bool_] | NDArray[np.int_]
@@ -63,7 +63,8 @@ def judge(hours: pd.DataFrame, feed: pd.DataFrame, *, conf: MonitoringConf, matu
     signals += [_slice_ivr(now[place], past[place], conf, place) for place in now if place != TOTAL and place in past]
     signals += list(_fpr(*whole, conf, matured_after))
     signals += list(_label_outage(feed, past, times, conf))
-    return pd.concat([signal.assign(time=times) for signal in signals], ignore_index=True)[COLUMNS]
+    table = pd.concat([signal.assign(time=times) for signal in signals], ignore_index=True)[COLUMNS]
+    return table.replace({name: [np.inf, -np.inf] for name in ("value", "usual", "sigmas")}, np.nan)
 
 
 def _places(hours: pd.DataFrame, times: pd.DatetimeIndex) -> dict[str, Counts]:
@@ -294,7 +295,7 @@ def _harm(signal: str, name: str, now: Counts, past: Counts, age: int, conf: Mon
     for hours in WINDOWS:
         k, n = grid.trailing(k_now, hours), grid.trailing(n_now, hours)
         share = k / n
-        sigmas = -ndtri(np.clip(_at_least(k, n, np.clip(expected, 0, 1)), NEVER, 1.0))
+        sigmas = -ndtri(np.clip(_at_least(k, n, np.clip(expected, 0, 1)), NEVER, SURE))
         bad = 2 * (_apart(share, usual, conf) & (share > usual) & (sigmas >= conf.min_sigmas))
         enough = n >= conf.min_purchases
         tried.append(_numbers(hours, n, share, usual, sigmas, weeks, bad, enough))
@@ -331,7 +332,7 @@ def _missing_purchases(arrived: Array, clicks: Array, place: str, conf: Monitori
         # More clicks than usual may be robots', which buy nothing.
         expected = usual * np.clip(n / clicks_usual, 0, 1)
         excess = np.fmax(np.nan_to_num(grid.recent_median((found - expected) ** 2 / expected, conf.weeks) / 0.4549), 1.0)
-        sigmas = ndtri(np.clip(pdtr(np.ceil(found / excess), expected / excess), NEVER, 1.0))
+        sigmas = ndtri(np.clip(pdtr(np.ceil(found / excess), expected / excess), NEVER, SURE))
         bad = (found < expected / 2) & (sigmas <= -conf.min_sigmas)
         enough = expected >= MIN_EXPECTED_PURCHASES * excess
         tried.append(_numbers(hours, n, found, expected, sigmas, weeks, bad, enough))
