@@ -11,7 +11,7 @@ from slidr.weekly import figures, page
 def report(job: Job, start: From, end: To) -> Outcome:
     """Writes the page of a weekly review: IVR, FPR, coverage, money, deviations, corrections, versions, quality of the data."""
     days = whole_days(start, end)
-    week = figures.read(job.place, days, job.conf.monitoring)
+    week = figures.read(job.place, days, job.conf)
     target = folder(job, "reports", f"{days[0]}_{days[-1]}")
     facts = page.Facts(job.conf.calibration.fpr_budget, job.now, job.conf.config_hash)
     content = page.write(week, facts, target)

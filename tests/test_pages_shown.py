@@ -33,7 +33,7 @@ def statement(folder: Path, conf: Config) -> Path:
 def weekly(folder: Path, conf: Config) -> Path:
     place = Place(str(folder / "lake"))
     weeks.fill(place)
-    page.write(figures.read(place, weeks.DAYS, conf.monitoring), page.Facts(0.05, at("2026-03-16"), "abc"), folder)
+    page.write(figures.read(place, weeks.DAYS, conf), page.Facts(0.05, at("2026-03-16"), "abc"), folder)
     return folder / page.PAGE
 
 

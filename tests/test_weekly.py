@@ -5,6 +5,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -29,8 +30,7 @@ Made = tuple[Place, list[dict[str, Any]], Week]
 def made(conf: Config, tmp_path_factory: pytest.TempPathFactory) -> Made:
     place = Place(str(tmp_path_factory.mktemp("weeks") / "lake"))
     rows = weeks.fill(place)
-    monitoring = conf.monitoring.model_copy(update={"min_clicks": 4, "min_ivr_difference": 0.3})
-    return place, rows, figures.read(place, DAYS, monitoring)
+    return place, rows, figures.read(place, DAYS, conf)
 
 
 def naive(rows: list[dict[str, Any]], name: str, **keys: Any) -> int:
@@ -39,7 +39,10 @@ def naive(rows: list[dict[str, Any]], name: str, **keys: Any) -> int:
 
 def test_totals_days_and_slices_are_plain_sums(made: Made) -> None:
     _, rows, week = made
-    now, before = [row for row in rows if row["click_date"] in DAYS], [row for row in rows if row["click_date"] not in DAYS]
+    now, before = (
+        [row for row in rows if row["click_date"] in DAYS],
+        [row for row in rows if DAYS[0] - timedelta(weeks=1) <= row["click_date"] < DAYS[0]],
+    )
     for found, chosen in zip(figures.totals(week), (now, now, before, before), strict=True):
         for name in figures.COUNTS:
             assert found[name] == naive(chosen, name, view=found["view"])
@@ -64,7 +67,10 @@ def test_totals_days_and_slices_are_plain_sums(made: Made) -> None:
 
 def test_money_is_exact_by_currency_and_unknown_where_no_price_is_known(made: Made) -> None:
     _, rows, week = made
-    now, before = [row for row in rows if row["click_date"] in DAYS], [row for row in rows if row["click_date"] not in DAYS]
+    now, before = (
+        [row for row in rows if row["click_date"] in DAYS],
+        [row for row in rows if DAYS[0] - timedelta(weeks=1) <= row["click_date"] < DAYS[0]],
+    )
     for found in figures.by_currency(week):
         for name, of, view in (("first", now, "first"), ("published", now, "published"), ("before", before, "published")):
             for amount in figures.MONEY:
@@ -90,15 +96,20 @@ def test_events_are_those_of_the_days(made: Made) -> None:
     assert [(row["reason"], row["input_rows"]) for row in week.rejects] == [("no click_time", 4), ("unknown marketplace", 1)]
     assert [row["model_version"] for row in week.versions] == ["1", "2"]
     assert sum(row["first_clicks"] for row in week.versions) == figures.totals(week)[0]["clicks"]
-    hours = figures.deviating(week)
-    whole = hours[hours["report_slice"] == TOTAL]
-    assert whole[["click_date", "hour"]].to_numpy().tolist() == [list(weeks.INCIDENT)]
+    incident = pd.Timestamp(weeks.INCIDENT[0]) + pd.Timedelta(hours=weeks.INCIDENT[1])
+    assert incident in set(figures.alarms(week)["time"])
+    whole = week.judged[(week.judged["signal"] == "ivr") & (week.judged["place"] == TOTAL)]
+    assert set(whole["time"]) == set(pd.date_range(DAYS[0], periods=7 * 24, freq="h"))
+    measured = whole[whole["time"] < pd.Timestamp(weeks.UNMEASURED)]
+    bad = set(measured.loc[measured["verdict"].isin(["watch", "roll back"]), "time"])
+    assert incident in bad
+    assert bad <= {incident + pd.Timedelta(hours=later) for later in range(4)}  # windows of some hours hold it
 
 
 def test_the_verdict_compares_the_fpr_with_the_budget() -> None:
     def said(fpr: float, low: float, high: float) -> str:
         published = {"fpr": fpr, "fpr_low": low, "fpr_high": high}
-        content = {"totals": [{}, published], "deviating": [], "known": 0, "undecided": 0}
+        content = {"totals": [{}, published], "alarms": [], "judged": 0, "known": 0, "undecided": 0}
         return page.verdict(content, 0.05)[0]
 
     assert "above the budget of 5.00%, beyond chance" in said(0.08, 0.06, 0.10)
@@ -122,7 +133,7 @@ def test_the_page_stands_alone_and_escapes(made: Made, tmp_path: Path) -> None:
 
 def test_days_without_metrics_are_nothing_to_report(made: Made, conf: Config) -> None:
     with pytest.raises(NothingToDoError, match="slidr monitor --from 2020-01-01 --to 2020-01-02"):
-        figures.read(made[0], [date(2020, 1, 1)], conf.monitoring)
+        figures.read(made[0], [date(2020, 1, 1)], conf)
 
 
 def test_the_command(made: Made, tmp_path: Path) -> None:

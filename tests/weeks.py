@@ -1,12 +1,13 @@
-"""Two made weeks of slice metrics and what happened in them, without Spark: an incident hour, corrections, promotions, rejects."""
+"""Five made weeks of slice metrics and what happened in them, without Spark: an incident hour, corrections, promotions, rejects."""
 
 import random
 from collections import Counter
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from slidr import direct
 from slidr.direct import Place
-from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, MODEL_PROMOTIONS, REJECTS, SLICE_METRICS
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, MODEL_PROMOTIONS, PURCHASES, REJECTS, SLICE_METRICS
 from tests.frames import at, click
 from tests.histories import add, correction, decision
 
@@ -21,7 +22,7 @@ EVIL = "<script>alert(1)</script>"
 def fill(place: Place) -> list[dict[str, Any]]:
     """Fills the lake, and returns the rows of slice_metrics."""
     rng = random.Random(4)
-    days = [day - timedelta(days=7) for day in DAYS] + DAYS[:6]
+    days = [day - timedelta(weeks=ago) for ago in range(4, 0, -1) for day in DAYS] + DAYS[:6]
     rows = [row for day in days for hour in range(24) for name in SLICES for row in measured(day, hour, name, rng)]
     add(place, SLICE_METRICS, rows)
     published: Counter[tuple[date, str]] = Counter()
@@ -29,6 +30,7 @@ def fill(place: Place) -> list[dict[str, Any]]:
         if row["view"] == "published":
             published.update({(row["click_date"], name): row[name] for name in ("clicks", "invalid")})
     fill_clicks(place, published)
+    direct.create(place, PURCHASES)
     add(place, CORRECTIONS, corrected())
     add(place, MODEL_PROMOTIONS, [promotion(1, DAYS[0], "candidate", None), promotion(2, DAYS[1], "champion", "candidate")])
     add(place, REJECTS, [rejected(number) for number in range(5)])
@@ -37,7 +39,7 @@ def fill(place: Place) -> list[dict[str, Any]]:
 
 def measured(day: date, hour: int, name: str, rng: random.Random) -> list[dict[str, Any]]:
     """Both views of an hour, one currency a marketplace; the published one takes half of the incident back."""
-    clicks = rng.randrange(2, 5) if day < DAYS[0] else rng.randrange(1, 4)
+    clicks = rng.randrange(20, 40) if day < DAYS[0] else rng.randrange(15, 35)
     first = clicks if (day, hour) == INCIDENT else clicks // 3
     matured = None if day >= LATEST else clicks // 2
     rows = []

@@ -1,13 +1,14 @@
 """Slice metrics by hour, and how these hours stand beside the same hours of earlier weeks."""
 
+from slidr.monitoring.metrics import KEYS, purchase_feed, slice_metrics, update
 from slidr.monitoring.metrics import by_hour as read_hours
-from slidr.monitoring.metrics import purchase_feed, slice_metrics, update
 from slidr.monitoring.picture import plot
 from slidr.monitoring.signals import COLUMNS, NO_HISTORY, OK, ROLL_BACK, TOO_FEW, WATCH, judge
 from slidr.monitoring.verdicts import between, by_hour, by_version, deciding, naive, reasons, verdict
 
 __all__ = [
     "COLUMNS",
+    "KEYS",
     "NO_HISTORY",
     "OK",
     "ROLL_BACK",

@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from slidr import evaluation, monitoring, query
-from slidr.config import MonitoringConf
-from slidr.curves import TOTAL
+from slidr.config import Config
+from slidr.days import midnight
 from slidr.direct import Place
 from slidr.errors import NothingToDoError
 from slidr.evaluation import SHARES
 from slidr.lake import Lake
-from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, MODEL_PROMOTIONS, REJECTS, SLICE_METRICS
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, MODEL_PROMOTIONS, PURCHASES, REJECTS, SLICE_METRICS
 from slidr.weekly import sql
 
 VIEWS = ("first", "published")
@@ -30,12 +30,13 @@ Row = dict[str, Any]
 class Week:
     """`metrics`: click_date, hour, report_slice, view, COUNTS; `money`: click_date, currency, view, MONEY; both of the days and of
     what they are compared with. `known`: day -> clicks;
-    `decided`: day -> (clicks decided, of them invalid), as published now. `deviations`: the result of `monitoring.deviations`."""
+    `decided`: day -> (clicks decided, of them invalid), as published now. `judged`: the signals of `monitoring.judge` for the
+    hours of the days."""
 
     days: Sequence[date]
     metrics: pd.DataFrame
     money: list[Row]
-    deviations: pd.DataFrame
+    judged: pd.DataFrame
     known: Mapping[date, int]
     decided: Mapping[date, tuple[int, int]]
     versions: list[Row]
@@ -52,11 +53,11 @@ class Week:
         return self.known.get(day, 0) - self.decided.get(day, (0, 0))[0]
 
 
-def read(place: Lake | Place, days: Sequence[date], conf: MonitoringConf) -> Week:
+def read(place: Lake | Place, days: Sequence[date], conf: Config) -> Week:
     """Everything of these whole UTC days. Raises NothingToDoError where no day of them was measured."""
     after = days[-1] + timedelta(days=1)
     window = {"first": days[0], "following": after}
-    wide = {"first": days[0] - timedelta(days=max(conf.baseline_days, len(days))), "following": after}
+    wide = {"first": days[0] - timedelta(days=len(days)), "following": after}
     metrics = query.run(place, {"slice_metrics": SLICE_METRICS}, sql.METRICS, wide).to_pandas(date_as_object=True)
     if not metrics["click_date"].isin(list(days)).any():
         raise NothingToDoError(
@@ -71,7 +72,7 @@ def read(place: Lake | Place, days: Sequence[date], conf: MonitoringConf) -> Wee
         days=days,
         metrics=metrics,
         money=query.run(place, {"slice_metrics": SLICE_METRICS}, sql.MONEY, wide).to_pylist(),
-        deviations=monitoring.deviations(metrics, conf=conf, days=days),
+        judged=_judged(place, days, conf),
         known={row["click_date"]: row["found"] for row in rows(sql.KNOWN, CLICKS)},
         decided={row["click_date"]: (row["found"], row["invalid"]) for row in rows(sql.DECIDED, CURRENT_DECISIONS)},
         versions=rows(sql.VERSIONS, SLICE_METRICS),
@@ -79,6 +80,21 @@ def read(place: Lake | Place, days: Sequence[date], conf: MonitoringConf) -> Wee
         corrections=rows(sql.CORRECTIONS, CORRECTIONS),
         rejects=rows(sql.REJECTS, REJECTS),
     )
+
+
+def _judged(place: Lake | Place, days: Sequence[date], conf: Config) -> pd.DataFrame:
+    """The signals of these days as `slidr monitor` judges them, as known at their end."""
+    end = days[-1] + timedelta(days=1)
+    window = {"first": days[0] - timedelta(weeks=conf.monitoring.weeks + 1), "following": end}
+    metrics = query.run(place, {"slice_metrics": SLICE_METRICS}, sql.HOURS, window).to_pandas(date_as_object=True)
+    metrics["time"] = pd.to_datetime(metrics.pop("click_date")) + pd.to_timedelta(metrics.pop("hour"), unit="h")
+    hours = metrics.groupby(list(monitoring.KEYS), as_index=False).sum(min_count=1)
+    feed = query.run(place, {"purchases": PURCHASES}, sql.FEED, window).to_pandas()
+    feed["time"] = feed["time"].dt.tz_convert("UTC").dt.tz_localize(None)
+    matured_after = 24 * (conf.labels.delay_days + 1)
+    until = pd.Timestamp(end) - pd.Timedelta(hours=1)
+    judged = monitoring.judge(hours, feed, conf=conf.monitoring, matured_after=matured_after, until=until)
+    return monitoring.between(judged, midnight(days[0]), midnight(end))
 
 
 def shares(week: Week, days: Sequence[date], by: Sequence[str]) -> pd.DataFrame:
@@ -157,7 +173,7 @@ def price(week: Week, of: str, *, days: Sequence[date], view: str, currency: str
     return sum(known) if known else None
 
 
-def deviating(week: Week) -> pd.DataFrame:
-    """The deviating hours, of all slices first, then those with most clicks."""
-    worst = week.deviations[week.deviations["verdict"] == monitoring.DEVIATING]
-    return worst.assign(single=worst["report_slice"] != TOTAL).sort_values(["single", "clicks", "time"], ascending=[True, False, True])
+def alarms(week: Week) -> pd.DataFrame:
+    """time, verdict: the hours whose verdict is `watch` or `roll back`."""
+    hours = monitoring.by_hour(week.judged)
+    return hours[hours["verdict"].isin([monitoring.WATCH, monitoring.ROLL_BACK])]

@@ -7,15 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from slidr import pages
-from slidr.curves import TOTAL
+from slidr import monitoring, pages
 from slidr.evaluation import FPR_NOTE
 from slidr.intervals import LEVEL
 from slidr.weekly import figures, picture
 from slidr.weekly.figures import Row, Week
 
 PAGE, DATA, TEMPLATE = "report.html", "report.json", "weekly/report.html.j2"
-SHOWN = 20  # deviating hours on the page
+SHOWN = 20  # signals on the page
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def write(week: Week, facts: Facts, folder: Path) -> Row:
 def tables(week: Week, facts: Facts) -> Row:
     """All that the page shows, by name."""
     days = figures.by_day(week)
-    hours = figures.deviating(week)
+    alarms = figures.alarms(week)
     content = {
         "title": f"Weekly report: {week.days[0]} to {week.days[-1]}",
         "before": f"{week.before[0]} to {week.before[-1]}",
@@ -52,7 +51,9 @@ def tables(week: Week, facts: Facts) -> Row:
         "days": days,
         "slices": figures.by_slice(week),
         "money": figures.by_currency(week),
-        "deviating": hours[["time", "report_slice", "clicks", "ivr", "baseline_ivr"]].to_dict("records"),
+        "alarms": alarms.to_dict("records"),
+        "signals": monitoring.reasons(week.judged).to_dict("records"),
+        "judged": int(monitoring.by_hour(week.judged)["verdict"].isin([monitoring.OK, monitoring.WATCH, monitoring.ROLL_BACK]).sum()),
         "corrections": week.corrections,
         "versions": week.versions,
         "promotions": week.promotions,
@@ -67,7 +68,7 @@ def tables(week: Week, facts: Facts) -> Row:
 
 
 def verdict(content: Mapping[str, Any], budget: float) -> list[str]:
-    """What to know first: the budget, the hours that deviate, the clicks without a decision."""
+    """What to know first: the budget, the hours that were not ok, the clicks without a decision."""
     published = content["totals"][1]
     fpr = pages.span(published, "fpr")
     if fpr == pages.UNKNOWN:
@@ -76,8 +77,8 @@ def verdict(content: Mapping[str, Any], budget: float) -> list[str]:
         sure = published["fpr_low"] > budget or published["fpr_high"] <= budget
         side = "above" if published["fpr"] > budget else "within"
         first = f"Published FPR {fpr}: {side} the budget of {budget:.2%}, {'beyond chance' if sure else 'though it may be by chance'}."
-    whole = sum(row["report_slice"] == TOTAL for row in content["deviating"])
-    hours = f"Deviating hours: {whole} over all slices, {len(content['deviating']) - whole} in single slices."
+    worst = [sum(row["verdict"] == name for row in content["alarms"]) for name in (monitoring.ROLL_BACK, monitoring.WATCH)]
+    hours = f"Hours to roll back: {worst[0]}, to watch: {worst[1]}, of {content['judged']:,} that could be judged."
     share = pages.percent(1 - content["undecided"] / content["known"] if content["known"] else None)
     return [first, hours, f"Decision rate {share}: {content['undecided']:,} of {content['known']:,} clicks have no decision."]
 

@@ -9,13 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from slidr import pages, plots
-from slidr.curves import TOTAL
 from slidr.weekly import figures
 from slidr.weekly.figures import Week
 
 HOURS, FPR, MONEY = "ivr_by_hour.png", "fpr_by_day.png", "money_by_day.png"
 TITLES = {
-    HOURS: "Invalidation rate by hour; deviating hours are shaded",
+    HOURS: "Invalidation rate by hour; hours to watch or to roll back are shaded",
     FPR: "FPR by day, with its interval and the budget",
     MONEY: "Price of the invalid clicks by day",
 }
@@ -31,10 +30,8 @@ def draw(week: Week, budget: float, folder: Path) -> None:
 def _draw_hours(week: Week, path: Path) -> None:
     table = figures.shares(week, week.days, ["click_date", "hour"])
     hours = pd.to_datetime(table["click_date"]) + pd.to_timedelta(table["hour"], unit="h")
-    worst = figures.deviating(week)
-    bad = worst.loc[worst["report_slice"] == TOTAL, "time"].sort_values()
-    shaded = [(hour, hour + pd.Timedelta(hours=1)) for hour in bad]
-    plots.plot_hours(table.assign(hour=hours)[["hour", "view", "ivr"]], path, shaded=shaded, shade="deviating hour")
+    shaded = [(hour, hour + pd.Timedelta(hours=1)) for hour in figures.alarms(week)["time"]]
+    plots.plot_hours(table.assign(hour=hours)[["hour", "view", "ivr"]], path, shaded=shaded, shade="to watch or to roll back")
 
 
 def _draw_fpr(week: Week, budget: float, path: Path) -> None:

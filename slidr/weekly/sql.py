@@ -8,6 +8,17 @@ SELECT click_date, hour, report_slice, view, sum(clicks)::BIGINT AS clicks, sum(
 FROM slice_metrics WHERE click_date >= $first AND click_date < $following GROUP BY ALL ORDER BY ALL
 """
 
+HOURS = """
+SELECT * EXCLUDE (currency, cost_micros, invalid_cost_micros) FROM slice_metrics WHERE click_date >= $first AND click_date < $following
+"""
+
+FEED = """
+SELECT date_trunc('hour', arrival_time) AS time, marketplace, count(*) AS purchases FROM purchases
+WHERE purchase_date >= $first - 7 AND purchase_date <= $following
+    AND arrival_time >= CAST($first AS TIMESTAMPTZ) AND arrival_time < CAST($following AS TIMESTAMPTZ)
+GROUP BY ALL
+"""
+
 MONEY = """
 SELECT click_date, currency, view, sum(cost_micros)::BIGINT AS cost_micros, sum(invalid_cost_micros)::BIGINT AS invalid_cost_micros
 FROM slice_metrics WHERE click_date >= $first AND click_date < $following GROUP BY ALL ORDER BY ALL
