@@ -43,7 +43,7 @@ def measured(day: date, hour: int, name: str, rng: random.Random) -> list[dict[s
     first = clicks if (day, hour) == INCIDENT else clicks // 3
     matured = None if day >= LATEST else clicks // 2
     rows = []
-    for view, invalid in (("first", first), ("published", first - first // 2)):
+    for view, invalid in (("first", first), ("published", first - (first // 2 if (day, hour) == INCIDENT else 0))):
         named = {"click_date": day, "hour": hour, "report_slice": name, "view": view, "model_version": "1" if day < DAYS[2] else "2"}
         counts: dict[str, Any] = {"clicks": clicks, "invalid": invalid}
         for sign in ("purchasing", "high_rfm", "heavy"):
