@@ -9,13 +9,16 @@ import yaml
 from nbclient import NotebookClient
 from pyspark.sql import SparkSession
 
-from slidr import config, tables
+from slidr import config, direct, tables
+from slidr.direct import Place
 from slidr.lake import Lake
+from tests.commands import SMALL
 from tests.frames import frame
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parent.parent / "notebooks"
 LAST = {"decisions": "40", "calibration": "7"}  # of the last cell: clicks; methods compared
-PICTURES = {"decisions": 1, "calibration": 3}
+PICTURES = {"decisions": 2, "calibration": 3, "first_hour": 1, "incident": 2}
+STORY = ("first_hour", "incident")  # on one lake, in this order
 
 
 def decision(number: int) -> dict:
@@ -45,8 +48,26 @@ def decision(number: int) -> dict:
     }
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_on_a_small_lake(spark: SparkSession, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(name: str) -> nbformat.NotebookNode:
+    """The notebook, run from top to bottom."""
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs are cleared in git"
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    drawn = sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    assert drawn == PICTURES[name]
+    return notebook
+
+
+def last(notebook: nbformat.NotebookNode) -> str:
+    return str(notebook.cells[-1].outputs[-1]["data"]["text/plain"])
+
+
+def test_every_notebook_is_run_here() -> None:
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(PICTURES) == {*LAST, *STORY}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_runs_on_a_small_lake(spark: SparkSession, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = yaml.safe_load(config.shipped("local.yaml").read_text())
     content["lake"]["root"] = str(tmp_path / "lake")
     content["spark"] |= {"shuffle_partitions": 2, "driver_memory": "1g"}
@@ -55,9 +76,25 @@ def test_runs_on_a_small_lake(spark: SparkSession, tmp_path: Path, path: Path, m
     Lake(spark, str(tmp_path / "lake")).append(rows, tables.CURRENT_DECISIONS)
     monkeypatch.setenv("SLIDR_REDRAWS", "3")
     monkeypatch.setenv("SLIDR_CONF", str(tmp_path / "conf.yaml"))
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=240, kernel_name="python3").execute()
-    assert notebook.cells[-1].outputs[-1]["data"]["text/plain"] == LAST[path.stem]
-    assert (
-        sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])) == PICTURES[path.stem]
-    )
+    assert last(run(name)) == LAST[name]
+
+
+@pytest.mark.slow
+def test_the_first_hour_and_an_incident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both end with the number of corrections that they published."""
+    places = {
+        "lake.root": tmp_path / "lake",
+        "work.root": tmp_path / "work",
+        "registry.uri": f"sqlite:///{tmp_path}/registry.db",
+        "registry.artifacts": tmp_path / "artifacts",
+        "spark.shuffle_partitions": "2",
+    }
+    settings = tuple(f"{key}={value}" for key, value in {**places, **SMALL}.items())
+    conf = config.load(config.shipped("local.yaml"), settings)
+    (tmp_path / "conf.yaml").write_text(config.to_yaml(conf.model_dump(mode="json")))
+    monkeypatch.setenv("SLIDR_CLICKS", "60000")
+    monkeypatch.setenv("SLIDR_CONF", str(tmp_path / "conf.yaml"))
+    for name in STORY:
+        assert int(last(run(name))) > 0
+    corrected = {row["new_model_version"] for row in direct.read(Place(str(tmp_path / "lake")), tables.CORRECTIONS).rows}
+    assert corrected == {"1"}
