@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -45,7 +44,8 @@ def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outco
     clicks = job.lake.read(CLICKS, days).where(inside)
     if clicks.isEmpty():
         raise NothingToDoError(f"expected clicks from {first.isoformat()} to {last.isoformat()}, found none; ingest them first")
-    undecided = clicks.join(job.lake.read(DECISIONS, days).select("click_id"), on="click_id", how="left_anti")
+    known = job.lake.read(DECISIONS, days)
+    undecided = clicks.join(known.select("click_id"), on="click_id", how="left_anti")
     decided = scoring.decisions(
         undecided,
         _features(job, version, days),
@@ -53,10 +53,10 @@ def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outco
         version=version.number,
         run_id=job.run_id,
         decided_time=job.now,
-    ).persist(StorageLevel.MEMORY_AND_DISK)
-    counts = decided.groupBy("basis").agg(F.count("*").alias("clicks"), F.sum(F.col("is_invalid").cast("int")).alias("invalid")).collect()
-    new = scoring.publish_first(job.lake, decided, days, expected=sum(row["clicks"] for row in counts))
-    decided.unpersist()
+    )
+    new = scoring.publish_first(job.lake, decided, days, expected=undecided.count())
+    own = job.lake.read(DECISIONS, days).where(inside & (F.col("run_id") == job.run_id))
+    counts = own.groupBy("basis").agg(F.count("*").alias("clicks"), F.count_if("is_invalid").alias("invalid")).collect() if new else []
     shown = [{"basis": row["basis"], "clicks": row["clicks"], "invalid": row["invalid"]} for row in counts]
     summary = {"model_version": version.number, "from": first.isoformat(), "to": last.isoformat(), "new_decisions": new, "by_basis": shown}
     return Outcome(summary, {"New decisions": shown} if shown else {}, f"{new:,} clicks decided by version {version.number}.")

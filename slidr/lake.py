@@ -170,28 +170,27 @@ class Lake:
         rows = self._laid_out(df, table) if exchange else self._checked(df, table)
         self._save(rows.write.format("delta").mode("overwrite").option("replaceWhere", where), table)
 
-    def insert_new(self, df: DataFrame, table: Table, days: Sequence[date], *, expected: int | None = None) -> int:
+    def insert_new(self, df: DataFrame, table: Table, days: Sequence[date], *, expected: int | None = None, exchange: bool = True) -> int:
         """Inserts the rows whose key the table lacks and returns how many; makes no commit where there is none.
 
-        `df` must hold each key once, only keys of `days`, and be cheap to read several times (materialised). `expected` is the
-        number of rows where the caller has found all of them to be new; it saves counting them. The plan that appends also
-        reads the keys of these days, so that Delta refuses it where another writer added some meanwhile.
+        `df` must hold each key once, only keys of `days`. Without `expected` it must be cheap to read several times; `expected` is the
+        number of rows where the caller has found all of them to be new: they are computed once then. Without `exchange` the tasks of
+        `df` write their rows as they have them. The plan that appends also reads the keys of these days, so that Delta refuses it
+        where another writer added some meanwhile.
         """
         keys = list(table.grain)
         there = self.read(table, days).select(keys)
-        if expected is None:
-            both = df.select(keys).join(there.withColumn("there", F.lit(True)), on=keys, how="left")
-            rows, known = both.agg(F.count(F.lit(1)), F.count("there")).collect()[0]
+        if there.count() > BROADCAST_KEYS:  # as a rule few of the rows are there: then these keys alone are sent around
+            there = df.select(keys).join(there, on=keys, how="left_semi")
+            there = F.broadcast(there) if expected is not None or there.count() <= BROADCAST_KEYS else there
         else:
-            rows, known = expected, 0
-        if known == rows:
+            there = F.broadcast(there)
+        if expected == 0 or (expected is None and df.select(keys).join(there, on=keys, how="left_anti").isEmpty()):
             return 0
-        # As a rule few rows or none are there; then the wide rows need not be exchanged to find them.
-        present = df.select(keys).join(there, on=keys, how="left_semi")
-        fresh = df.join(F.broadcast(present) if known <= BROADCAST_KEYS else present, on=keys, how="left_anti")
+        fresh = df.join(there, on=keys, how="left_anti")
+        rows = self._laid_out(fresh, table) if exchange else self._checked(fresh, table)
         marker = f"insert-{uuid4().hex}"
-        writer = self._laid_out(fresh, table).write.format("delta").mode("append").option("userMetadata", marker)
-        self._save(writer, table)
+        self._save(rows.write.format("delta").mode("append").option("userMetadata", marker), table)
         return self._rows_written(table, marker)
 
     def _rows_written(self, table: Table, marker: str) -> int:

@@ -27,11 +27,16 @@ def with_scores(features: DataFrame, bundle: Bundle, column: str = "score") -> D
 
     @F.pandas_udf("double")  # type: ignore[call-overload]
     @light
-    def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
+    def score(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         for batch in batches:
-            yield pd.Series(forward(bundle, batch.to_numpy(dtype=np.float64)))
+            yield pd.Series(forward(bundle, np.stack(batch.to_list())))
 
-    return features.withColumn(column, score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
+    return features.withColumn(column, score(packed(bundle)))
+
+
+def packed(bundle: Bundle) -> Column:
+    """The bundle's features as one array, NaN for NULL: one column crosses to Python faster than many."""
+    return F.array(*[F.coalesce(F.col(name).cast("double"), F.lit(float("nan"))) for name in bundle.features])
 
 
 def with_score_and_reasons(features: DataFrame, bundle: Bundle) -> DataFrame:
@@ -40,16 +45,16 @@ def with_score_and_reasons(features: DataFrame, bundle: Bundle) -> DataFrame:
 
     @F.pandas_udf(_WITH_REASONS)  # type: ignore[call-overload]
     @light
-    def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         for batch in batches:
-            x_BF = batch.to_numpy(dtype=np.float64)
+            x_BF = np.stack(batch.to_list())
             scores = forward(bundle, x_BF)
             texts = np.full((len(scores), len(REASONS)), None, dtype=object)
             high = scores > least
             texts[high, 0], texts[high, 1:] = strongest(bundle, x_BF[high])
             yield pd.DataFrame({"score": scores, **dict(zip(REASONS, texts.T, strict=True))})
 
-    found = features.withColumn("found", score(F.struct(*[F.col(name).cast("double") for name in bundle.features])))
+    found = features.withColumn("found", score(packed(bundle)))
     return found.withColumns({name: F.col(f"found.{name}") for name in ("score", *REASONS)}).drop("found")
 
 
@@ -134,12 +139,13 @@ def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version
 def publish_first(lake: Lake, decided: DataFrame, days: Sequence[date], *, expected: int | None = None) -> int:
     """Inserts first decisions, and brings the published state up to them; returns how many are new.
 
-    `decided` is materialised and holds clicks of `days`; `expected` is their number where none of them had a decision. Two
-    tables, in this order; a re-run completes the second.
+    `decided` holds clicks of `days`, and is materialised unless `expected` is given: their number where none of them had a
+    decision. Two tables, in this order; a re-run completes the second.
     """
-    new = lake.insert_new(decided, DECISIONS, days, expected=expected)
+    # The rows of one day are together; those of several have to be brought together by day.
+    new = lake.insert_new(decided, DECISIONS, days, expected=expected, exchange=len(days) > 1)
     current = as_published(lake.read(DECISIONS, days))
-    lake.insert_new(current, CURRENT_DECISIONS, days)
+    lake.insert_new(current, CURRENT_DECISIONS, days, exchange=False)
     _fill_first(lake, current, days)
     return new
 

@@ -14,7 +14,7 @@ from slidr.bundle import forward
 from slidr.errors import InputError
 from slidr.lake import Lake
 from slidr.pyworker import light
-from slidr.scoring import USED, with_verdict
+from slidr.scoring import USED, packed, with_verdict
 from slidr.slices import slice_name
 from slidr.tables import DECISIONS, SHADOW_DECISIONS
 from slidr.version import Version
@@ -55,12 +55,12 @@ def _scores(versions: Sequence[Version]) -> Column:
 
     @F.pandas_udf("array<double>")  # type: ignore[call-overload]
     @light
-    def score(batches: Iterator[pd.DataFrame]) -> Iterator[pd.Series]:
+    def score(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         for batch in batches:
-            x_BF = batch.to_numpy(dtype=np.float64)
+            x_BF = np.stack(batch.to_list())
             yield pd.Series(list(np.stack([forward(bundle, x_BF) for bundle in bundles], axis=1)))
 
-    return score(F.struct(*[F.col(name).cast("double") for name in bundles[0].features]))
+    return score(packed(bundles[0]))
 
 
 def _verdict(version: Version, suffix: str) -> Column:

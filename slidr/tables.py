@@ -22,6 +22,10 @@ TYPES: dict[str, T.DataType] = {
 }
 
 
+# Of decisions the ids and times: nobody looks for clicks by a range of the others, and files hold all of their values.
+INDEXED_OF_DECISIONS = 4
+
+
 @dataclass(frozen=True)
 class Column:
     """`nullable` says whether NULL has a documented meaning; a NULL elsewhere is refused at writing."""
@@ -182,6 +186,7 @@ spec_id        string?    feature spec that the version reads
 run_id         string     run that wrote the row
 decided_time   timestamp  when it was decided, UTC
 """),
+    indexed=INDEXED_OF_DECISIONS,
 )
 
 SHADOW_DECISIONS = Table(
@@ -202,6 +207,7 @@ spec_id        string     feature spec of the version
 run_id         string     run that wrote the row
 decided_time   timestamp  when it was scored, UTC
 """),
+    indexed=INDEXED_OF_DECISIONS,
 )
 
 REPLAY_DECISIONS = Table(
@@ -229,6 +235,7 @@ model_version  string     model version of the replay
 spec_id        string     feature spec of the version
 mode           string     rescore, recompute or recompute-now
 """),
+    indexed=INDEXED_OF_DECISIONS,
 )
 
 CORRECTIONS = Table(
@@ -279,6 +286,7 @@ first_model_version  string?     version of the first decision; NULL if a replay
 replay_id            string?     newest replay that changed the row; NULL if none did
 corrected_time       timestamp?  when that was published, UTC
 """),
+    indexed=INDEXED_OF_DECISIONS,
 )
 
 REPLAYS = Table(

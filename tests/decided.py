@@ -140,11 +140,11 @@ def metrics() -> list[dict[str, Any]]:
     """Two versions and two currencies in one slice and hour, matured; another hour that has not matured."""
     key = {"click_date": TENTH.date(), "hour": 12, "report_slice": "desktop/guest/US", "view": "published"}
     counts = {"purchasing": 4, "purchasing_invalid": 1, "high_rfm": 2, "high_rfm_invalid": 1, "heavy": 0, "heavy_invalid": 0}
-    money = {"cost_micros": 1_000, "invalid_cost_micros": 100}
+    known = {**key, **counts, "cost_micros": 1_000, "invalid_cost_micros": 100}
     return [
-        {**key, **counts, **money, "model_version": "1", "currency": "USD", "clicks": 10, "invalid": 2},
-        {**key, **counts, **money, "model_version": "2", "currency": "EUR", "clicks": 20, "invalid": 7},
-        {**key, **counts, **money, "model_version": "1", "currency": "USD", "clicks": 30, "invalid": 3, "view": "first"},
+        _given(SLICE_METRICS, known, model_version="1", currency="USD", clicks=10, invalid=2),
+        _given(SLICE_METRICS, known, model_version="2", currency="EUR", clicks=20, invalid=7),
+        _given(SLICE_METRICS, known, model_version="1", currency="USD", clicks=30, invalid=3, view="first"),
         _given(SLICE_METRICS, key, hour=13, model_version="1", currency="USD", clicks=5, invalid=0, cost_micros=1, invalid_cost_micros=0),
     ]
 

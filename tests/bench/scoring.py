@@ -34,6 +34,7 @@ from slidr.direct import Place
 from slidr.lake import Lake
 from slidr.reasons import strongest
 from slidr.run import Job
+from slidr.scoring import USED
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, features_table
 from slidr.version import Version
 from tests.bench import replay as made
@@ -63,6 +64,7 @@ def by_loop(root: str, out: Path, bundle: Bundle) -> int:
     for day in WEEK:
         of_day = ds.field("click_date") == pa.scalar(day, pa.date32())
         scored = features.to_table(columns=["click_id", *bundle.features], filter=of_day)
+        scored = scored.rename_columns(["click_id", *[USED + name for name in bundle.features]])
         rows = clicks.to_table(columns=COPIED, filter=of_day).join(scored, "click_id", join_type="left outer")
         decided = loop_decisions(rows, bundle)
         invalid += pc.sum(decided["is_invalid"]).as_py()
@@ -72,7 +74,7 @@ def by_loop(root: str, out: Path, bundle: Bundle) -> int:
 
 
 def loop_decisions(rows: pa.Table, bundle: Bundle) -> pa.Table:
-    x_BF = np.column_stack([rows[name].to_numpy().astype(np.float64) for name in bundle.features])
+    x_BF = np.column_stack([rows[USED + name].to_numpy().astype(np.float64) for name in bundle.features])
     scores = forward(bundle, x_BF)
     high = scores > bundle.default_threshold
     texts = np.full((len(scores), len(scoring.REASONS)), None, dtype=object)
