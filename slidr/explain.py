@@ -203,10 +203,11 @@ def waterfall(found: Account, threshold: float | None, path: Path) -> None:
     axis.plot([found.base, found.logit], [0, len(names) - 1], "D", color="black", markersize=5)
     if threshold is not None and 0 < threshold < 1:
         axis.axvline(np.log(threshold / (1 - threshold)), color=plots.KNEE, linestyle="--", label=f"threshold {threshold:.4f}")
-        axis.legend(loc="lower right", frameon=False)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
-    axis.margins(x=0.12)
+    axis.use_sticky_edges = False  # bars would stick to the edge, and their numbers would leave the panel
+    axis.margins(x=0.1)
     axis.set(xlabel="logit of the score: to the right is more robotic", title=f"What made the score {found.score:.6f}")
     plots.tidy(axis)
+    plots.legend(figure, [axis])
     plots.save(figure, path)
