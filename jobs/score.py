@@ -10,7 +10,7 @@ import typer
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from slidr import scoring, shadow
+from slidr import pages, scoring, shadow
 from slidr.days import days_between
 from slidr.errors import InputError, NothingToDoError
 from slidr.features.counters import prefer_logged
@@ -72,13 +72,26 @@ def compare(job: Job, others: Sequence[Version], first: datetime, last: datetime
     path = folder(job, "shadow", job.run_id) / "differences.csv"
     pd.DataFrame(rows).to_csv(path, index=False)
     shown: dict[str, Any] = {
-        "Shadow versions beside first decisions": shadow.summed(rows, ["model_version", "currency"]),
-        "By slice": shadow.summed(rows, ["model_version", "report_slice"])[:SHOWN],
-        "By advertiser and currency": shadow.summed(rows, ["model_version", "advertiser_id", "currency"])[:SHOWN],
+        "Shadow versions beside first decisions": _told(rows, "currency"),
+        "By slice": _told(rows, "report_slice")[:SHOWN],
+        "By advertiser and currency": _told(rows, "advertiser_id", "currency")[:SHOWN],
     }
     versions = ", ".join(version.number for version in others)
     said = f"{done.said}\n{new:,} shadow decisions by {versions}; nothing of them is published. All differences: {path}"
     return Outcome({**done.summary, "new_shadow_decisions": new, "shadows": rows, "differences": str(path)}, {**done.shown, **shown}, said)
+
+
+def _told(rows: Sequence[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
+    """Differences by these columns, in few words; money is what the shadow would have made free beyond the decisions."""
+    found = []
+    for row in shadow.summed(rows, ["model_version", *by]):
+        invalid = f"{row['both_invalid']:,} / {row['only_decided_invalid']:,} / {row['only_shadow_invalid']:,}"
+        told = {"version": row["model_version"], **{name: row[name] for name in by}, "clicks": row["clicks"]}
+        told |= {"differ": pages.percent(row["differ"]), "invalid: both / decided / shadow alone": invalid}
+        if "currency" in by:
+            told["more free money"] = pages.amount(row["cost_only_shadow"] - row["cost_only_decided"])
+        found.append(told)
+    return found
 
 
 def _features(job: Job, version: Version, days: Sequence[date]) -> DataFrame:

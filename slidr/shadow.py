@@ -20,6 +20,7 @@ from slidr.tables import DECISIONS, SHADOW_DECISIONS
 from slidr.version import Version
 
 BY = ("report_slice", "advertiser_id", "currency")  # what differences are counted by
+MONEY = ("cost_only_decided", "cost_only_shadow")
 KINDS = ("both_valid", "both_invalid", "only_decided_invalid", "only_shadow_invalid")
 
 
@@ -97,9 +98,10 @@ def differences(lake: Lake, days: Sequence[date], where: Column, versions: Seque
 
 
 def summed(rows: Sequence[Mapping[str, Any]], by: Sequence[str]) -> list[dict[str, Any]]:
-    """`differences` added up by these of its columns, those with most clicks that differ first; `differ` is their share."""
-    numbers = [*KINDS, "cost_only_decided", "cost_only_shadow"]
-    sums = pd.DataFrame(rows, columns=["model_version", *BY, *numbers]).groupby(list(by), as_index=False)[numbers].sum()
+    """`differences` added up by these of its columns, those with most clicks that differ first; `differ` is their share. Money only
+    where `by` keeps currencies apart."""
+    numbers = [*KINDS, *(MONEY if "currency" in by else ())]
+    sums = pd.DataFrame(rows, columns=["model_version", *BY, *KINDS, *MONEY]).groupby(list(by), as_index=False)[numbers].sum()
     apart = sums["only_decided_invalid"] + sums["only_shadow_invalid"]
     sums.insert(len(by), "clicks", sums[list(KINDS)].sum(axis=1))
     sums.insert(len(by) + 1, "differ", apart / sums["clicks"])

@@ -67,6 +67,10 @@ def differences_are_those_counted_by_hand(world: Lake) -> None:
     assert +found == +expected
     assert {kind for _, kind in +found} == set(numbers) - ({"cost_only_decided", "only_decided_invalid"} - {kind for _, kind in +expected})
     totals = shadow.summed(rows, ["model_version"])
+    assert not {name for row in totals for name in row} & set(shadow.MONEY)  # sums are per currency
+    for row in shadow.summed(rows, ["model_version", "currency"]):
+        at = [key for key, _ in found if (key[0], key[3]) == (row["model_version"], row["currency"])]
+        assert [row[name] for name in shadow.MONEY] == [sum(found[key, name] for key in set(at)) for name in shadow.MONEY]
     assert [row["clicks"] for row in totals] == [len(decided)] * 2
     for row in totals:
         apart = sum(found[at, kind] for at, kind in found if at[0] == row["model_version"] and kind.startswith("only_"))
