@@ -18,8 +18,9 @@ def explain(job: Job, click_id: ClickId, day: Day = None) -> Outcome:
     """Explains one click: its decisions, what its features added to the score, what was around it, in words and as a picture."""
     found = explanation.facts(job.place, click_id, parse_day(day) if day else None)
     said = explanation.in_words(found)
-    shown: dict[str, Any] = {"What was said about it": explanation.history(found)} if found.first or found.corrections else {}
-    summary: dict[str, Any] = {"click_id": click_id, "words": said, "history": explanation.history(found), "around": found.around}
+    history = explanation.history(found)
+    shown: dict[str, Any] = {"What was said about it": [_short(row) for row in history]} if history else {}
+    summary: dict[str, Any] = {"click_id": click_id, "words": said, "history": history, "around": found.around}
     taken_apart = _account(job, found)
     if taken_apart and found.current:
         path = folder(job, "explain") / f"{job.run_id}.png"
@@ -31,6 +32,14 @@ def explain(job: Job, click_id: ClickId, day: Day = None) -> Outcome:
         summary |= {"base": taken_apart.base, "logit": taken_apart.logit, "score_of_features": taken_apart.score}
         summary |= {"contributions": rows, "picture": str(path)}
     return Outcome(summary, shown, "\n".join(said))
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history for a terminal."""
+    return {
+        "when, UTC": f"{row['when']:%Y-%m-%d %H:%M}",
+        **{name: row[name] for name in ("what", "invalid", "score", "threshold", "version")},
+    }
 
 
 def _account(job: Job, found: Facts) -> Account | None:
