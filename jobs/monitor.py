@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 
 from slidr import labels as labelling
 from slidr import monitoring
-from slidr.days import days_between, midnight
+from slidr.curves import TOTAL
+from slidr.days import days_between, days_of, midnight
 from slidr.errors import GuardrailError, NothingToDoError
 from slidr.monitoring import prometheus
 from slidr.options import From, To, window
@@ -56,7 +57,7 @@ def monitor(job: Job, start: From, end: To, act: Act = False) -> Outcome:
     ends with exit code 4, unless --act rolls back.
     """
     first, last = window(start, end)
-    days = days_between(first.date(), (last - timedelta(microseconds=1)).date() + timedelta(days=1))
+    days = days_of(first, last)
     if job.lake.read(CURRENT_DECISIONS, days).isEmpty():
         raise NothingToDoError(f"expected decisions from {days[0]} to {days[-1]}, found none; run `slidr score` first")
     measure(job, days)
@@ -66,7 +67,7 @@ def monitor(job: Job, start: From, end: To, act: Act = False) -> Outcome:
     publish(job, seen)
     shown = {
         "Not ok in the window": _rows(monitoring.reasons(seen.judged)),
-        "The last hour": _rows(seen.newest[seen.newest["place"] == "(all)"]),
+        "The last hour": _rows(seen.newest[seen.newest["place"] == TOTAL]),
     }
     by_hour = monitoring.by_hour(seen.judged)["verdict"].value_counts()
     summary = {
@@ -95,7 +96,7 @@ def look(job: Job, start: datetime, end: datetime) -> Seen:
     """The hours of [start, end) beside the weeks before, as known at `end`. Raises NothingToDoError where no hour was decided."""
     conf = job.conf.monitoring
     since = end.date() - timedelta(weeks=conf.weeks + WEEK_BEFORE, days=(end - start).days + 1)
-    days = days_between(since, (end - timedelta(microseconds=1)).date() + timedelta(days=1))
+    days = days_of(midnight(since), end)
     hours = monitoring.read_hours(job.lake.read(SLICE_METRICS, days))
     hours = hours[hours["time"] + pd.Timedelta(hours=1) <= monitoring.naive(end)]
     if hours[hours["view"] == "first"].empty:

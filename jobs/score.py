@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from slidr import pages, scoring, shadow
-from slidr.days import days_between
+from slidr.days import days_of
 from slidr.errors import InputError, NothingToDoError
 from slidr.features.counters import prefer_logged
 from slidr.options import From, To, window
@@ -40,7 +40,7 @@ def score(job: Job, start: From, end: To, model: Model = "champion", shadows: Sh
 
 def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outcome:
     """First decisions of the window by one version, counted by basis."""
-    days, inside = _days(first, last), _inside(first, last)
+    days, inside = days_of(first, last), _inside(first, last)
     clicks = job.lake.read(CLICKS, days).where(inside)
     if clicks.isEmpty():
         raise NothingToDoError(f"expected clicks from {first.isoformat()} to {last.isoformat()}, found none; ingest them first")
@@ -64,7 +64,7 @@ def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outco
 
 def compare(job: Job, others: Sequence[Version], first: datetime, last: datetime, done: Outcome) -> Outcome:
     """The outcome `done` of the decisions, and how those of the other versions differ, which are kept in `shadow_decisions`."""
-    days, inside = _days(first, last), _inside(first, last)
+    days, inside = days_of(first, last), _inside(first, last)
     clicks = job.lake.read(CLICKS, days).where(inside)
     found = shadow.shadow_decisions(clicks, _features(job, others[0], days), others, run_id=job.run_id, decided_time=job.now)
     new = shadow.write(job.lake, found, days)
@@ -102,10 +102,6 @@ def _features(job: Job, version: Version, days: Sequence[date]) -> DataFrame:
             f"found none; run `slidr features --from {days[0]} --to {days[-1] + timedelta(days=1)}`"
         )
     return prefer_logged(job.lake.read(table, days))
-
-
-def _days(first: datetime, last: datetime) -> list[date]:
-    return days_between(first.date(), (last - timedelta(microseconds=1)).date() + timedelta(days=1))
 
 
 def _inside(first: datetime, last: datetime) -> Column:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from slidr import judging
-from slidr.days import days_between
+from slidr.days import days_between, days_of
 from slidr.errors import UsageError
 from slidr.options import parse_day, window
 from slidr.run import Job, Outcome
@@ -82,7 +82,7 @@ def log_features(job: Job, out: str, wanted: tuple[settings.Incident, ...]) -> O
     if len(outages) != 1:
         raise UsageError(f"--logged-features expected one --incident counter_outage:FROM/TO, found {len(outages)}")
     outage, spec = outages[0], job.conf.spec
-    days = days_between(outage.start.date(), (outage.end - timedelta(microseconds=1)).date() + timedelta(days=1))
+    days = days_of(outage.start, outage.end)
     right = job.lake.read(features_table(spec), days).where("origin = 'then'")
     names = [column.name for column in spec.columns]
     damaged = incidents.damage_features(right, start=outage.start, end=outage.end, spec_columns=names, damage=outage.damage)

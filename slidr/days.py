@@ -11,3 +11,8 @@ def midnight(day: date) -> datetime:
 def days_between(start: date, end: date) -> list[date]:
     """UTC days of the half-open range [start, end)."""
     return [start + timedelta(days=offset) for offset in range((end - start).days)]
+
+
+def days_of(start: datetime, end: datetime) -> list[date]:
+    """UTC days that the half-open window [start, end) of UTC times touches."""
+    return days_between(start.date(), (end - timedelta(microseconds=1)).date() + timedelta(days=1))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pyspark.sql import types as T
 
-from slidr.errors import InputError
 from slidr.features.spec import FeatureSpec
 
 TYPES: dict[str, T.DataType] = {
@@ -409,8 +408,6 @@ ALL = (
     RUNS,
 )
 
-ORIGINS = ("logged", "then", "now")
-
 
 def features_table(spec: FeatureSpec) -> Table:
     """The table of one feature spec; `spec_id` is a hash, so the name can't leave the lake."""
@@ -429,11 +426,3 @@ origin      string     logged (what a live system used), then (clicks as known a
         columns=keys + columns,
         indexed=2,  # nobody looks for clicks by their counters
     )
-
-
-def by_name(name: str) -> Table:
-    """A declared table. Raises InputError that lists the known names."""
-    known = {table.name: table for table in ALL}
-    if name not in known:
-        raise InputError(f"expected one of the tables {', '.join(sorted(known))}, found {name!r}")
-    return known[name]

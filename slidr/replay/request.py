@@ -2,13 +2,13 @@
 
 import shlex
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, timezone
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from slidr.days import days_between
+from slidr.days import days_of
 from slidr.errors import NothingToDoError, UsageError
 from slidr.lake import Lake
 from slidr.replay.audit import Plan, from_micros
@@ -52,8 +52,7 @@ class Request:
     @property
     def days(self) -> list[date]:
         """UTC days that the window touches."""
-        last = _utc(self.end) - timedelta(microseconds=1)
-        return days_between(_utc(self.start).date(), last.date() + timedelta(days=1))
+        return days_of(_utc(self.start), _utc(self.end))
 
     @property
     def filters(self) -> dict[str, Any]:
