@@ -9,7 +9,7 @@ from slidr import ingest as stage
 from slidr import scoring
 from slidr.errors import DONE, DONE_WITH_REJECTS
 from slidr.run import Job, Outcome
-from slidr.tables import CURRENT_DECISIONS, DECISIONS
+from slidr.tables import DECISIONS
 
 Source = Annotated[str, typer.Option("--source", help="Name of a shipped source, or a source file.")]
 Paths = Annotated[list[str], typer.Argument(metavar="PATH…", help="Files or folders.")]
@@ -40,7 +40,7 @@ def publish_external(job: Job) -> None:
     """A live system's decisions are the published state until a replay changes them."""
     days = [row[0] for row in job.lake.read(DECISIONS).where("basis = 'external'").select("click_date").distinct().collect()]
     if days:
-        job.lake.insert_new(scoring.as_published(job.lake.read(DECISIONS, days)), CURRENT_DECISIONS, days)
+        scoring.complete(job.lake, days)
 
 
 if __name__ == "__main__":

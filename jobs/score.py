@@ -10,13 +10,13 @@ import typer
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from slidr import pages, scoring, shadow
+from slidr import deciding, pages, shadow
 from slidr.days import days_of
-from slidr.errors import InputError, NothingToDoError
+from slidr.errors import InputError
 from slidr.features.counters import prefer_logged
 from slidr.options import From, To, window
 from slidr.run import Job, Outcome, folder
-from slidr.tables import CLICKS, DECISIONS, features_table
+from slidr.tables import CLICKS, features_table
 from slidr.version import Version
 
 Model = Annotated[str, typer.Option("--model", help="champion, stable, or the number of a version.")]
@@ -40,26 +40,11 @@ def score(job: Job, start: From, end: To, model: Model = "champion", shadows: Sh
 
 def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outcome:
     """First decisions of the window by one version, counted by basis."""
-    days, inside = days_of(first, last), _inside(first, last)
-    clicks = job.lake.read(CLICKS, days).where(inside)
-    if clicks.isEmpty():
-        raise NothingToDoError(f"expected clicks from {first.isoformat()} to {last.isoformat()}, found none; ingest them first")
-    known = job.lake.read(DECISIONS, days)
-    undecided = clicks.join(known.select("click_id"), on="click_id", how="left_anti")
-    decided = scoring.decisions(
-        undecided,
-        _features(job, version, days),
-        version.bundle,
-        version=version.number,
-        run_id=job.run_id,
-        decided_time=job.now,
-    )
-    new = scoring.publish_first(job.lake, decided, days, expected=undecided.count())
-    own = job.lake.read(DECISIONS, days).where(inside & (F.col("run_id") == job.run_id))
-    counts = own.groupBy("basis").agg(F.count("*").alias("clicks"), F.count_if("is_invalid").alias("invalid")).collect() if new else []
-    shown = [{"basis": row["basis"], "clicks": row["clicks"], "invalid": row["invalid"]} for row in counts]
-    summary = {"model_version": version.number, "from": first.isoformat(), "to": last.isoformat(), "new_decisions": new, "by_basis": shown}
-    return Outcome(summary, {"New decisions": shown} if shown else {}, f"{new:,} clicks decided by version {version.number}.")
+    done = deciding.decide(job.lake, version, first, last, run_id=job.run_id, decided_time=job.now)
+    summary = {"model_version": version.number, "from": first.isoformat(), "to": last.isoformat(), "new_decisions": done.new}
+    said = f"{done.new:,} clicks decided by version {version.number}."
+    shown = [{"basis": basis, "clicks": clicks, "invalid": invalid} for basis, (clicks, invalid) in done.counts.items()]
+    return Outcome({**summary, "by_basis": shown}, {"New decisions": shown} if shown else {}, said)
 
 
 def compare(job: Job, others: Sequence[Version], first: datetime, last: datetime, done: Outcome) -> Outcome:

@@ -1,5 +1,5 @@
-"""Tables of the lake without Spark: small ones read whole and appended a few rows at a time, all of them as datasets for queries.
-Incident response and analysts wait for no JVM.
+"""Tables of the lake without Spark: what is said of them, and small ones read whole and appended a few rows at a time. Incident response
+and analysts wait for no JVM; `data_files` has the files of large tables.
 
 Delta's protocol is delta-rs's work (package `deltalake`). Spark reads these tables as it reads the others, and they are declared
 in `tables.py` like the others. Credentials of object stores come from the environment (AWS_*, AZURE_*, GOOGLE_*) or the machine's role.
@@ -9,15 +9,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
-from pyarrow.fs import PyFileSystem
 
 from slidr.errors import InputError, SetupError
 from slidr.lake import PROPERTIES, Lake
@@ -83,7 +79,7 @@ def path(place: Lake | Place, table: Table) -> str:
 def exists(place: Lake | Place, table: Table) -> bool:
     if place.catalog:
         return place.exists(table)
-    with _told(place, table):
+    with told(place, table):
         return bool(DeltaTable.is_deltatable(path(place, table)))
 
 
@@ -92,7 +88,7 @@ def create(place: Lake | Place, table: Table) -> None:
     if exists(place, table):
         return
     try:
-        with _told(place, table):
+        with told(place, table):
             DeltaTable.create(
                 path(place, table),
                 schema=Schema.from_json(table.schema.json()),
@@ -108,9 +104,9 @@ def create(place: Lake | Place, table: Table) -> None:
 
 def read(place: Lake | Place, table: Table) -> Snapshot:
     """All rows of a small table, times aware of UTC. Raises InputError where it is missing or differs from its declaration."""
-    with _told(place, table):
+    with told(place, table):
         delta = DeltaTable(path(place, table))
-        _require_declared(delta, table)
+        require_declared(delta, table)
         found = QueryBuilder().register("found", delta).execute("SELECT * FROM found").read_all()
         columns = [found.column(name).to_pylist() for name in table.names]
     return Snapshot(table, delta, [dict(zip(table.names, values, strict=True)) for values in zip(*columns, strict=True)])
@@ -118,7 +114,7 @@ def read(place: Lake | Place, table: Table) -> Snapshot:
 
 def facts(place: Lake | Place, table: Table) -> Facts:
     """What the log of the newest commit says; no file of rows is opened. Raises InputError where the table is missing."""
-    with _told(place, table):
+    with told(place, table):
         delta = DeltaTable(path(place, table))
         counts = pa.table(delta.get_add_actions(flatten=True))["num_records"].to_pylist()
         meta, protocol = delta.metadata(), delta.protocol()
@@ -133,40 +129,6 @@ def facts(place: Lake | Place, table: Table) -> Facts:
         features=frozenset([*(protocol.reader_features or ()), *(protocol.writer_features or ())]),
         properties=dict(meta.configuration),
     )
-
-
-def dataset(place: Lake | Place, table: Table) -> ds.Dataset:
-    """The declared columns of the newest commit as a dataset: nothing is read yet, and files are skipped by partition. Raises
-    InputError where the table is missing, differs from its declaration, or needs a newer reader than version 1."""
-    with _told(place, table):
-        delta = DeltaTable(path(place, table))
-        _require_declared(delta, table)
-        found = delta.protocol().min_reader_version
-        if found != 1:
-            raise InputError(
-                f"table {table.name}: expected reader version 1, found {found}: a table feature was switched on that other readers "
-                "don't know; write the table anew without it"
-            )
-        files = pa.table(delta.get_add_actions(flatten=True))
-        store = PyFileSystem(DeltaStorageHandler.from_table(delta._table))
-    columns = [pa.field(column.name, ARROW[column.type]) for column in table.columns]
-    form = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
-    partitions = [f"partition.{name}" for name in table.partitions]
-    fragments = [
-        form.make_fragment(file["path"], store, _partition(table, [file[name] for name in partitions]))
-        for file in files.select(["path", *partitions]).to_pylist()
-    ]
-    return ds.FileSystemDataset(fragments, pa.schema(columns), form, store)
-
-
-def _partition(table: Table, values: Sequence[Any]) -> ds.Expression:
-    """What holds for all rows of a file: Delta keeps partition columns out of its files."""
-    types = {column.name: ARROW[column.type] for column in table.columns}
-    parts = [
-        ds.field(name).is_null() if value is None else ds.field(name) == pa.scalar(value, types[name])
-        for name, value in zip(table.partitions, values, strict=True)
-    ]
-    return reduce(lambda both, part: both & part, parts)
 
 
 def append(snapshot: Snapshot, rows: Rows) -> bool:
@@ -185,7 +147,7 @@ def append(snapshot: Snapshot, rows: Rows) -> bool:
 def add(place: Lake | Place, table: Table, rows: Rows) -> None:
     """Appends rows that depend on no others, in one commit; makes the table where it is missing."""
     create(place, table)
-    with _told(place, table):
+    with told(place, table):
         write_deltalake(path(place, table), _arrow(table, rows), mode="append")
 
 
@@ -198,7 +160,7 @@ def _arrow(table: Table, rows: Rows) -> pa.Table:
     return pa.Table.from_pylist([{name: row[name] for name in table.names} for row in rows], schema=pa.schema(fields))
 
 
-def _require_declared(delta: DeltaTable, table: Table) -> None:
+def require_declared(delta: DeltaTable, table: Table) -> None:
     found = {field["name"]: field["type"] for field in json.loads(delta.schema().to_json())["fields"]}
     wanted = {field["name"]: field["type"] for field in json.loads(table.schema.json())["fields"]}
     wrong = [f"{name}: expected {kind}, found {found.get(name, 'none')}" for name, kind in wanted.items() if found.get(name) != kind]
@@ -207,7 +169,7 @@ def _require_declared(delta: DeltaTable, table: Table) -> None:
 
 
 @contextmanager
-def _told(place: Lake | Place, table: Table) -> Iterator[None]:
+def told(place: Lake | Place, table: Table) -> Iterator[None]:
     try:
         yield
     except TableNotFoundError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from slidr import direct
+from slidr import data_files
 from slidr.direct import Place
 from slidr.errors import UsageError
 from slidr.lake import Lake
@@ -37,7 +37,7 @@ def run(
             statement = _select(connection, query)
             _match(statement, given)
             for name in _named(query, tables):
-                connection.register(name, direct.dataset(place, tables[name]))
+                connection.register(name, data_files.of(place, tables[name]).dataset())
             connection.execute("SET lock_configuration = true")
             answer = connection.execute(statement, given)
             found = answer.fetch_arrow_table() if rows is None else _first(answer, rows)

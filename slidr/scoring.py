@@ -136,22 +136,15 @@ def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version
     )
 
 
-def publish_first(lake: Lake, decided: DataFrame, days: Sequence[date], *, expected: int | None = None) -> int:
-    """Inserts first decisions, and brings the published state up to them; returns how many are new.
-
-    `decided` holds clicks of `days`, and is materialised unless `expected` is given: their number where none of them had a
-    decision. Two tables, in this order; a re-run completes the second.
-    """
-    # The rows of one day are together; those of several have to be brought together by day.
-    new = lake.insert_new(decided, DECISIONS, days, expected=expected, exchange=len(days) > 1)
+def complete(lake: Lake, days: Sequence[date]) -> None:
+    """Brings the published state of these days up to their first decisions: inserts those that it lacks, and fills in those of clicks
+    that a replay decided before; what the replay published stays. Makes no commit where nothing is missing."""
     current = as_published(lake.read(DECISIONS, days))
-    lake.insert_new(current, CURRENT_DECISIONS, days, exchange=False)
+    lake.insert_new(current, CURRENT_DECISIONS, days)
     _fill_first(lake, current, days)
-    return new
 
 
 def _fill_first(lake: Lake, current: DataFrame, days: Sequence[date]) -> None:
-    """Adds the first decision to clicks that a replay decided before it; their published state stays the replay's."""
     by_replay = lake.read(CURRENT_DECISIONS, days).where("first_is_invalid is null").select("click_id")
     if by_replay.isEmpty():
         return

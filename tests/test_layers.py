@@ -10,6 +10,7 @@ STAGES = {"ingest", "labels", "weights", "models", "training", "calibration", "e
 VALUES = {
     "days",
     "direct",
+    "data_files",
     "errors",
     "ledger",
     "progress",
@@ -40,7 +41,7 @@ VALUES = {
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},
-    "deltalake": {"slidr/direct.py"},
+    "deltalake": {"slidr/direct.py", "slidr/data_files.py"},
     "duckdb": {"slidr/query.py"},
     "cvxpy": {"slidr/calibration/quadratic.py"},
     "petastorm": {"slidr/training/data.py"},
@@ -77,6 +78,7 @@ def test_imports_point_one_way() -> None:
     allowed = {stage: VALUES | {stage} for stage in STAGES}
     allowed["training"] |= {"models"}  # the loop trains the network that models defines; both are torch
     allowed |= {"plots": VALUES | {"plots"}, "features": VALUES, "registry": VALUES | {"registry"}, "scoring": VALUES | {"scoring"}}
+    allowed |= {"deciding": VALUES | {"deciding", "scoring"}}
     allowed |= {"shadow": VALUES | {"shadow", "scoring"}, "explain": VALUES | {"explain", "plots"}}
     allowed |= {"judging": VALUES | {"judging", "evaluation", "scoring"}}
     allowed |= {"training_plots": VALUES | {"training_plots", "plots", "evaluation"}}

@@ -15,7 +15,6 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from slidr import scoring
 from slidr.config import Config
 from slidr.errors import ConflictError, GuardrailError, InputError, ModelRefusedError, NothingToDoError, UsageError
 from slidr.features.spec import FeatureSpec
@@ -129,13 +128,13 @@ def test_credits_only_unless_charges_are_allowed(world: Lake, loose: Config) -> 
 def first_decision_comes_later(world: Lake) -> None:
     """Scoring decides a click that a replay decided before: the first decision is filled in, the published state stays."""
     before = state(world)
-    scoring.publish_first(world, worlds.decided(world, world.read(CLICKS)), DAYS)
+    worlds.publish_first(world, worlds.decided(world, world.read(CLICKS)))
     after = state(world)
     assert {name: row[:2] for name, row in after.items()} == {name: row[:2] for name, row in before.items()}
     assert {name for name in after if after[name] != before[name]} == set(worlds.UNDECIDED)
     assert all(first is not None for _, _, first in after.values())
     versions = versions_of(world, DECISIONS, CURRENT_DECISIONS)
-    assert scoring.publish_first(world, world.read(DECISIONS, DAYS), DAYS) == 0
+    assert worlds.publish_first(world, world.read(DECISIONS), DAYS) == 0
     assert versions_of(world, DECISIONS, CURRENT_DECISIONS) == versions
 
 

@@ -10,7 +10,6 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from slidr import scoring
 from slidr.config import Config
 from slidr.errors import ConflictError, GuardrailError, InputError
 from slidr.lake import Lake
@@ -23,7 +22,7 @@ from slidr.tables import CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAY_DECIS
 from tests import worlds
 from tests.frames import at
 from tests.oracles_replay import Verdict, naive_invalid, rerun
-from tests.worlds import ANN, DAYS, FIRST, NOW, SECOND, copy_of, request, version, versions_of
+from tests.worlds import ANN, FIRST, NOW, SECOND, copy_of, request, version, versions_of
 
 BY_WHOM = ("run_id", "decided_time", "corrected_time")  # differ by when it was published
 
@@ -111,7 +110,7 @@ def test_a_click_that_nothing_decides_any_more_can_be_decided_first(world: Lake,
     a = replay(world, loose, "3")
     revert(world, loose, a.plan_id)
     assert world.read(CURRENT_DECISIONS).where(F.col("click_id").isin(*worlds.UNDECIDED)).isEmpty()
-    scoring.publish_first(world, worlds.decided(world, world.read(worlds.CLICKS)), DAYS)
+    worlds.publish_first(world, worlds.decided(world, world.read(worlds.CLICKS)))
     there = world.read(CURRENT_DECISIONS).where(F.col("click_id").isin(*worlds.UNDECIDED)).collect()
     assert {(row["replay_id"], row["first_is_invalid"] == row["is_invalid"]) for row in there} == {(None, True)}
 
@@ -126,7 +125,7 @@ def test_random_stacks_equal_the_naive_ones(world: Lake, loose: Config, seed: in
     for turn in range(4 if seed == 1 else 10):
         kind = rng.choice(["replay", "replay", "revert"]) if standing and turn else "replay"
         if turn == 2:
-            scoring.publish_first(world, worlds.decided(world, world.read(worlds.CLICKS)), DAYS)
+            worlds.publish_first(world, worlds.decided(world, world.read(worlds.CLICKS)))
             known = {event[1] for event in events if event[0] == "first"}
             events += [("first", r["click_id"], r["is_invalid"]) for r in world.read(DECISIONS).collect() if r["click_id"] not in known]
         if kind == "revert":

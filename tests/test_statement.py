@@ -12,7 +12,7 @@ import pytest
 from slidr.jobs.statement import parse_month
 from typer.testing import CliRunner
 
-from slidr import config, direct, scoring
+from slidr import config, direct
 from slidr.cli import app
 from slidr.config import Config
 from slidr.direct import Place
@@ -217,7 +217,7 @@ def test_real_replays_and_reverts_are_stated(world: Lake, loose: Config) -> None
     a = replay(world, loose, "2", end=SECOND.replace(hour=10, minute=40), allow_charges=True)
     agrees(place, loose)
     late = worlds.decided(world, world.read(CLICKS).where("click_id = 'c14'"))
-    assert scoring.publish_first(world, late, [FIRST.date()]) == 1
+    assert worlds.publish_first(world, late, [FIRST.date()]) == 1
     agrees(place, loose)
     replay(world, loose, "3", start=FIRST.replace(hour=10, minute=30))
     agrees(place, loose)

@@ -2,7 +2,7 @@
 
 import shutil
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,13 @@ def decided(lake: Lake, clicks: DataFrame) -> DataFrame:
         **{name: F.when(~live, F.col(name)) for name in scoring.REASONS},
     }
     return first.withColumns(foreign).localCheckpoint()
+
+
+def publish_first(lake: Lake, decided: DataFrame, days: list[date] = DAYS) -> int:
+    """First decisions of a live system come late; returns how many are new."""
+    new = lake.insert_new(decided, DECISIONS, days)
+    scoring.complete(lake, days)
+    return new
 
 
 def rows_of(lake: Lake, table: Table) -> list[tuple[Any, ...]]:

@@ -28,7 +28,7 @@ from pyspark.sql.types import DoubleType
 from rich.console import Console
 from slidr.jobs.score import decide
 
-from slidr import direct, scoring, session
+from slidr import data_files, scoring, session
 from slidr.bundle import Bundle, forward
 from slidr.direct import Place
 from slidr.lake import Lake
@@ -59,7 +59,7 @@ def by_slidr(lake: Lake, bundle: Bundle) -> int:
 
 def by_loop(root: str, out: Path, bundle: Bundle) -> int:
     """Day by day in this process."""
-    clicks, features = (direct.dataset(Place(root), table) for table in (CLICKS, features_table(SPEC)))
+    clicks, features = (data_files.of(Place(root), table).dataset() for table in (CLICKS, features_table(SPEC)))
     invalid = 0
     for day in WEEK:
         of_day = ds.field("click_date") == pa.scalar(day, pa.date32())

@@ -1,0 +1,194 @@
+"""What the tasks of scoring do: read files by their names, bring what belongs together to one place, decide, write. Without Spark.
+
+Rows are large where they are moved: all rows of a file that go to one part, as Arrow's own bytes. A part is a share of one day's clicks,
+small enough for the memory of a task and large enough for a file.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from pandas.util import hash_array
+
+from slidr import data_files
+from slidr.bundle import Bundle, forward
+from slidr.data_files import DataFile, Files
+from slidr.deciding.verdict import verdicts
+from slidr.direct import ARROW
+from slidr.pyworker import give_back
+from slidr.reasons import strongest
+from slidr.scoring import REASONS, USED
+from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table
+
+CLICK, SCORE, LOGGED, DECIDED, PUBLISHED = "click", "score", "logged", "decided", "published"  # kinds of rows on their way
+OF_CLICKS = [name for name in [*DECISIONS.names, "upstream_filter"] if name in CLICKS.names]
+MOVED = pa.schema([("bucket", pa.int32()), ("kind", pa.string()), ("rows", pa.binary())])
+TEXTS, NUMBERS = ("table", "path", "stats", "counts"), ("size", "rows")
+DONE = pa.schema([*[(n, pa.string()) for n in TEXTS], *[(n, pa.int64()) for n in NUMBERS], ("day", pa.date32())])
+SCHEMA = data_files.schema(DECISIONS)
+
+Batches = Iterable[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One share of a day: Spark's number for the task that gets it."""
+
+    day: date
+    bucket: int
+
+
+@dataclass(frozen=True)
+class Read:
+    """A file to be read, and what its rows are."""
+
+    kind: str
+    file: DataFile
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run's scoring: what is read, by which version, where it goes. Travels to the tasks once per process."""
+
+    bundle: Bundle
+    sources: dict[str, Files]  # by kind
+    reads: tuple[Read, ...]
+    parts: tuple[Part, ...]
+    targets: dict[str, str]  # name of the table -> where it lies
+    window: tuple[datetime, datetime]
+    constants: dict[str, Any]  # columns of decisions that are the same for all
+
+    def read(self, batches: Batches) -> Iterator[pa.RecordBatch]:
+        """Rows of the files with these numbers (column `number`), by part: MOVED."""
+        give_back()
+        for batch in batches:
+            for number in batch.column("number").to_pylist():
+                read = self.reads[number]
+                buckets = [part.bucket for part in self.parts if part.day == read.file.values[0]]
+                for rows in self._rows(read):
+                    yield from _by_part(rows, read.kind, buckets)
+
+    def _rows(self, read: Read) -> Iterator[pa.RecordBatch]:
+        source = self.sources[read.kind]
+        if read.kind in (SCORE, LOGGED):
+            return (self._scored(batch) for batch in source.batches(read.file, ["click_id", *self.bundle.features]))
+        if read.kind == CLICK:
+            return source.batches(read.file, OF_CLICKS, inside(self.window))
+        return source.batches(read.file, ["click_id"])
+
+    def _scored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """click_id, score, REASONS of each score that could be invalid in some slice, the features that slices need."""
+        bundle = self.bundle
+        x_BF = np.empty((batch.num_rows, len(bundle.features)))
+        for place, name in enumerate(bundle.features):
+            x_BF[:, place] = batch.column(name).to_numpy(zero_copy_only=False)  # NaN for NULL
+        scores = forward(bundle, x_BF)
+        high = scores > min([*bundle.thresholds.values(), bundle.default_threshold])
+        texts = np.full((len(scores), len(REASONS)), None, dtype=object)
+        texts[high, 0], texts[high, 1:] = strongest(bundle, x_BF[high])
+        arrays = {"click_id": batch.column("click_id"), "score": pa.array(scores)}
+        arrays |= {name: pa.array(column, pa.string()) for name, column in zip(REASONS, texts.T, strict=True)}
+        arrays |= {USED + name: batch.column(name) for name in bundle.slices.features}
+        return pa.RecordBatch.from_pydict(arrays)
+
+    def decide(self, batches: Batches) -> Iterator[pa.RecordBatch]:
+        """Decides and writes the parts of this task; one row per file written: DONE."""
+        give_back()
+        for bucket, kinds in _unpacked(batches).items():
+            day = next(part.day for part in self.parts if part.bucket == bucket)
+            undecided = _without(kinds[CLICK], kinds[DECIDED]) if kinds[CLICK] else None
+            if undecided is not None and undecided.num_rows:
+                yield self._written(self._decisions(undecided, kinds), kinds[PUBLISHED], day)
+
+    def _decisions(self, clicks: pa.Table, kinds: dict[str, list[pa.Table]]) -> pa.Table:
+        rows = {name: clicks[name].combine_chunks() for name in clicks.column_names}
+        # A click that has both is scored by what the live system logged: it stands first.
+        rows |= _of_same_click(rows["click_id"], [*kinds[LOGGED], *kinds[SCORE]], self._score_schema)
+        rows |= verdicts(rows, self.bundle)
+        rows |= {name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(clicks)) for name, value in self.constants.items()}
+        return pa.table({name: rows[name] for name in DECISIONS.names}, schema=SCHEMA)
+
+    @property
+    def _score_schema(self) -> pa.Schema:
+        texts = [(name, pa.string()) for name in REASONS]
+        return pa.schema([("score", pa.float64()), *texts, *[(USED + name, pa.float64()) for name in self.bundle.slices.features]])
+
+    def _written(self, decided: pa.Table, published: list[pa.Table], day: date) -> pa.RecordBatch:
+        counts = decided.group_by(["basis", "is_invalid"]).aggregate([("click_id", "count")]).to_pylist()
+        rows = [self._file(DECISIONS, decided, day) | {"counts": json.dumps(counts)}]
+        current = _as_published(_without([decided], published))
+        if current.num_rows:
+            rows.append(self._file(CURRENT_DECISIONS, current, day))
+        return pa.RecordBatch.from_pylist(rows, schema=DONE)
+
+    def _file(self, table: Table, rows: pa.Table, day: date) -> dict[str, Any]:
+        return {"table": table.name, **asdict(data_files.write(self.targets[table.name], table, rows, day))}
+
+
+def inside(window: tuple[datetime, datetime]) -> ds.Expression:
+    """Clicks of [from, to)."""
+    first, last = (pa.scalar(end, ARROW["timestamp"]) for end in window)
+    return (ds.field("click_time") >= first) & (ds.field("click_time") < last)
+
+
+def _of_same_click(ids: pa.Array, tables: list[pa.Table], schema: pa.Schema) -> dict[str, pa.Array]:
+    """The other columns of the first row with each id; NULL where there is none."""
+    if not tables:
+        return {field.name: pa.nulls(len(ids), field.type) for field in schema}
+    found = pa.concat_tables(tables).combine_chunks()
+    places = pc.index_in(ids, found["click_id"].combine_chunks())
+    return {field.name: found[field.name].combine_chunks().take(places).cast(field.type) for field in schema}
+
+
+def _without(rows: list[pa.Table], known: list[pa.Table]) -> pa.Table:
+    """Rows whose click is not among the known ones."""
+    together = pa.concat_tables(rows)
+    if not known:
+        return together
+    ids = pa.concat_tables(known)["click_id"].combine_chunks()
+    return together.filter(pc.invert(pc.is_in(together["click_id"], ids)))
+
+
+def _as_published(decided: pa.Table) -> pa.Table:
+    """Rows of `current_decisions` for first decisions that no replay has changed: `scoring.as_published`."""
+    rows = {name: decided[name] for name in decided.column_names}
+    rows |= {"first_is_invalid": rows["is_invalid"], "first_model_version": rows["model_version"]}
+    schema = data_files.schema(CURRENT_DECISIONS)
+    return pa.table({f.name: rows[f.name] if f.name in rows else pa.nulls(len(decided), f.type) for f in schema}, schema=schema)
+
+
+def _by_part(rows: pa.RecordBatch, kind: str, buckets: list[int]) -> Iterator[pa.RecordBatch]:
+    shares = [(buckets[0], rows)] if len(buckets) == 1 else _shares(rows, buckets)
+    packed = [_packed(part) for _, part in shares]
+    yield pa.RecordBatch.from_pydict({"bucket": [b for b, _ in shares], "kind": [kind] * len(shares), "rows": packed}, schema=MOVED)
+
+
+def _shares(rows: pa.RecordBatch, buckets: list[int]) -> list[tuple[int, pa.RecordBatch]]:
+    """Rows of the same click go to the same part, whichever file they are from."""
+    share = (hash_array(rows.column("click_id").to_numpy(zero_copy_only=False), categorize=False) % len(buckets)).astype(np.uint16)
+    rows = rows.take(pa.array(np.argsort(share, kind="stable")))  # numpy sorts small numbers by counting
+    ends = np.cumsum(np.bincount(share, minlength=len(buckets)))
+    return [(b, rows.slice(start, end - start)) for b, start, end in zip(buckets, [0, *ends[:-1]], ends, strict=True) if end > start]
+
+
+def _packed(rows: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_batch(rows)
+    return bytes(sink.getvalue())
+
+
+def _unpacked(batches: Batches) -> dict[int, dict[str, list[pa.Table]]]:
+    """Bucket -> kind -> rows."""
+    found: dict[int, dict[str, list[pa.Table]]] = defaultdict(lambda: defaultdict(list))
+    for batch in batches:
+        for bucket, kind, rows in zip(*(batch.column(name) for name in MOVED.names), strict=True):
+            found[bucket.as_py()][kind.as_py()].append(pa.ipc.open_stream(rows.as_buffer()).read_all())
+    return found
