@@ -170,13 +170,12 @@ class Lake:
         rows = self._laid_out(df, table) if exchange else self._checked(df, table)
         self._save(rows.write.format("delta").mode("overwrite").option("replaceWhere", where), table)
 
-    def insert_new(self, df: DataFrame, table: Table, days: Sequence[date], *, expected: int | None = None, exchange: bool = True) -> int:
+    def insert_new(self, df: DataFrame, table: Table, days: Sequence[date], *, expected: int | None = None) -> int:
         """Inserts the rows whose key the table lacks and returns how many; makes no commit where there is none.
 
         `df` must hold each key once, only keys of `days`. Without `expected` it must be cheap to read several times; `expected` is the
-        number of rows where the caller has found all of them to be new: they are computed once then. Without `exchange` the tasks of
-        `df` write their rows as they have them. The plan that appends also reads the keys of these days, so that Delta refuses it
-        where another writer added some meanwhile.
+        number of rows where the caller has found all of them to be new: they are computed once then. The plan that appends also reads the
+        keys of these days, so that Delta refuses it where another writer added some meanwhile.
         """
         keys = list(table.grain)
         there = self.read(table, days).select(keys)
@@ -188,7 +187,7 @@ class Lake:
         if expected == 0 or (expected is None and df.select(keys).join(there, on=keys, how="left_anti").isEmpty()):
             return 0
         fresh = df.join(there, on=keys, how="left_anti")
-        rows = self._laid_out(fresh, table) if exchange else self._checked(fresh, table)
+        rows = self._laid_out(fresh, table)
         marker = f"insert-{uuid4().hex}"
         self._save(rows.write.format("delta").mode("append").option("userMetadata", marker), table)
         return self._rows_written(table, marker)
