@@ -50,7 +50,8 @@ def features(
         raise UsageError("expected a window: give --from and --to, dates such as 2026-03-01; --to is excluded")
     if known not in ("then", "now"):
         raise UsageError(f"--known: expected then or now, found {known!r}")
-    days, origin = whole_days(start, end), "now" if known == "now" else "then"
+    days = whole_days(start, end)
+    origin: Literal["then", "now"] = "now" if known == "now" else "then"
     if explain:
         return tell_plan(job, spec, days, origin)
     if compare:
@@ -195,8 +196,9 @@ def rewrite_changed(job: Job, spec: FeatureSpec, days: Sequence[date]) -> Outcom
     late.unpersist()
     for block in blocks(changed):
         build_block(job, spec, block, "now")
-    summary = {"late_clicks": found, "days": [str(day) for day in changed]}
-    return Outcome(summary, said=f"{found:,} late clicks; {len(changed)} days rewritten: {', '.join(summary['days']) or 'none'}.")
+    named = [str(day) for day in changed]
+    said = f"{found:,} late clicks; {len(changed)} days rewritten: {', '.join(named) or 'none'}."
+    return Outcome({"late_clicks": found, "days": named}, said=said)
 
 
 def _block_plan(job: Job, spec: FeatureSpec, days: Sequence[date]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def parse_incident(text: str) -> settings.Incident:
         if key not in own or key in ("start", "end"):
             raise UsageError(f"--incident {kind}: unknown key {key!r}; known: {', '.join(sorted(set(own) - {'start', 'end'}))}")
         given[key] = _value(value)
-    return made(start, end, **given)  # type: ignore[arg-type]
+    return made(start, end, **given)
 
 
 def _split_span(rest: str) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from slidr.learning.clicks import choose_days, labelled_clicks, read_versions, t
 from slidr.learning.judge import between, make_bundle, write_report
 from slidr.learning.methods import as_taught, forget
 from slidr.options import Override, parse_time
-from slidr.run import Job, Outcome, folder
+from slidr.run import Cells, Job, Outcome, folder
 
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Trains on the days that have matured by this time; default: now.")]
 CalibrateOnly = Annotated[bool, typer.Option("--calibrate-only", help="Trains nothing: new thresholds for the champion's weights.")]
@@ -94,7 +94,7 @@ def train_as_of(job: Job, now: datetime, *, override: str | None = None, calibra
     }
     # The queries are as long as a terminal is wide: they are in the report and in the result.
     narrow = [{name: value for name, value in row.items() if name != "query"} for row in table]
-    shown = {**training_report.shown(judgement), "Guardrails": narrow}
+    shown: dict[str, Cells] = {**training_report.shown(judgement), "Guardrails": narrow}
     next_step = f"Version {number} is a candidate; `slidr models promote {number} --reason …` makes it decide."
     return Outcome(result, shown, f"{verdict}\nReport: {report}\n{next_step}")
 

@@ -159,7 +159,8 @@ def linear(weight_OF: Array, bias_O: Array, h_FB: Array) -> Array:
 def sigmoid(z: Array) -> Array:
     """1 / (1 + exp(-z)) without overflow."""
     small = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1.0, small) / (1.0 + small)
+    found: Array = np.where(z >= 0, 1.0, small) / (1.0 + small)
+    return found
 
 
 def save(bundle: Bundle, folder: str | Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from numpy.typing import NDArray
 
 from slidr import direct, plots, query
 from slidr.bundle import Bundle, forward
@@ -108,7 +109,7 @@ def _around(place: Lake | Place, click: Mapping[str, Any], whose: str) -> dict[s
     return {"whose": whose, **(_one(place, TABLES, AROUND, params) or {})}
 
 
-def features_used(place: Lake | Place, bundle: Bundle, click: Mapping[str, Any]) -> np.ndarray | None:
+def features_used(place: Lake | Place, bundle: Bundle, click: Mapping[str, Any]) -> NDArray[Any] | None:
     """The stored features (1, F) of the click: logged by a live system, else as known then; NaN for NULL. None where there are none."""
     table = features_table(bundle.spec)
     if not direct.exists(place, table):
@@ -117,7 +118,7 @@ def features_used(place: Lake | Place, bundle: Bundle, click: Mapping[str, Any])
     return None if row is None else np.array([[np.nan if row[name] is None else float(row[name]) for name in bundle.features]])
 
 
-def account(bundle: Bundle, x_1F: np.ndarray) -> Account:
+def account(bundle: Bundle, x_1F: NDArray[Any]) -> Account:
     """The score of these features, taken apart by topic."""
     found_BF, base = contributions(bundle, x_1F)
     topic_BT = by_topic(bundle.spec, found_BF)

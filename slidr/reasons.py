@@ -48,7 +48,8 @@ def baseline(bundle: Bundle) -> Array:
     prep = bundle.preparation
     human_I = np.array(prep.human)
     features = len(prep.names)
-    return np.concatenate([(human_I[:features] - np.array(prep.mean)) / np.array(prep.std), human_I[features:]])[None, :]
+    found: Array = np.concatenate([(human_I[:features] - np.array(prep.mean)) / np.array(prep.std), human_I[features:]])[None, :]
+    return found
 
 
 def contributions(bundle: Bundle, x_BF: Array) -> tuple[Array, float]:

@@ -41,7 +41,7 @@ class Outcome:
     `raw` is text for other programs: it is printed as it is, in place of tables and words for people."""
 
     summary: dict[str, Any]
-    shown: dict[str, Cells] = field(default_factory=dict)
+    shown: Mapping[str, Cells] = field(default_factory=dict)
     said: str = ""
     exit_code: int = DONE
     refused: str | None = None

@@ -25,7 +25,7 @@ def with_scores(features: DataFrame, bundle: Bundle, column: str = "score") -> D
     """Adds `column` (0 to 1, 6 decimals, higher = more robotic) to rows that hold the bundle's features; NULL features are
     filled by the bundle. Executors get the weights with the task: they read no registry."""
 
-    @F.pandas_udf("double")  # type: ignore[call-overload]
+    @F.pandas_udf("double")  # type: ignore[call-overload, untyped-decorator] # its types lack the default kind of function
     @light
     def score(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         for batch in batches:
@@ -43,7 +43,7 @@ def with_score_and_reasons(features: DataFrame, bundle: Bundle) -> DataFrame:
     """As `with_scores`, and REASONS of each score that could be invalid in some slice; of the others they are NULL."""
     least = min([*bundle.thresholds.values(), bundle.default_threshold])
 
-    @F.pandas_udf(_WITH_REASONS)  # type: ignore[call-overload]
+    @F.pandas_udf(_WITH_REASONS)  # type: ignore[call-overload, untyped-decorator] # as above
     @light
     def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         for batch in batches:

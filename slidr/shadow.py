@@ -54,14 +54,15 @@ def _require_one_spec(versions: Sequence[Version]) -> None:
 def _scores(versions: Sequence[Version]) -> Column:
     bundles = [version.bundle for version in versions]
 
-    @F.pandas_udf("array<double>")  # type: ignore[call-overload]
+    @F.pandas_udf("array<double>")  # type: ignore[call-overload, untyped-decorator] # its types lack the default kind of function
     @light
     def score(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         for batch in batches:
             x_BF = np.stack(batch.to_list())
             yield pd.Series(list(np.stack([forward(bundle, x_BF) for bundle in bundles], axis=1)))
 
-    return score(packed(bundles[0]))
+    found: Column = score(packed(bundles[0]))
+    return found
 
 
 def _verdict(version: Version, suffix: str) -> Column:

@@ -66,7 +66,8 @@ def counter(bounded: Sequence[bool], signs: Sequence[str]) -> Callable[[Iterable
 
 
 def _values(column: pa.Array) -> NDArray[np.float64]:
-    return column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    found: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    return found
 
 
 def _counted(cell_B: NDArray[np.int64], days: int, cells: int) -> NDArray[np.int64]:

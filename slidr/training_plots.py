@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
 from slidr import plots
 from slidr.curves import Curve, pool
@@ -138,9 +140,10 @@ def _draw_hours(axis: Axes, rows: pd.DataFrame, measure: str, label: str, colour
     axis.stairs(value, edges, baseline=None, color=colour, label=label, linewidth=1.5)
 
 
-def _bars(rows: pd.DataFrame, measure: str) -> np.ndarray:
+def _bars(rows: pd.DataFrame, measure: str) -> NDArray[Any]:
     """Lengths of the error bars, 2 x rows."""
-    return np.abs(np.stack([rows[measure] - rows[f"{measure}_low"], rows[f"{measure}_high"] - rows[measure]]))
+    found: NDArray[Any] = np.abs(np.stack([rows[measure] - rows[f"{measure}_low"], rows[f"{measure}_high"] - rows[measure]]))
+    return found
 
 
 def _colours(methods: Sequence[str]) -> list[str]:

@@ -131,7 +131,8 @@ def shown(judgement: Judgement) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _slice_rows(judgement: Judgement) -> list[dict[str, Any]]:
-    return with_shares(judgement.metrics("judging")).to_dict("records")
+    found: list[dict[str, Any]] = with_shares(judgement.metrics("judging")).to_dict("records")
+    return found
 
 
 def _short(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, str]:

@@ -6,9 +6,11 @@ Weights serve the loss only; IVR, FPR, coverage and thresholds are of unweighted
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -169,7 +171,7 @@ def _small_cells(cells: pd.DataFrame, used: Sequence[str], min_cell: int) -> lis
     return [f"{_name(dict(zip(pair, values, strict=True)), pair)}: {clicks} clicks" for values, clicks in counts if clicks < min_cell]
 
 
-def _sweep(clicks: np.ndarray, groups: Mapping[str, np.ndarray], *, max_sweeps: int, tolerance: float) -> tuple[np.ndarray, int]:
+def _sweep(clicks: NDArray[Any], groups: Mapping[str, NDArray[Any]], *, max_sweeps: int, tolerance: float) -> tuple[NDArray[Any], int]:
     """Mass per cell with equal sums over the values of each dimension, and the sweeps it took."""
     mass, distance, worst = clicks.copy(), 0.0, ""
     for sweep in range(max_sweeps + 1):
@@ -186,7 +188,7 @@ def _sweep(clicks: np.ndarray, groups: Mapping[str, np.ndarray], *, max_sweeps: 
     )
 
 
-def _distance(mass: np.ndarray, group: np.ndarray) -> float:
+def _distance(mass: NDArray[Any], group: NDArray[Any]) -> float:
     sums = np.bincount(group, weights=mass)
     return float(np.abs(sums * sums.size / mass.sum() - 1).max())
 

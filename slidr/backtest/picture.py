@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
 from slidr import plots
 
@@ -73,7 +74,7 @@ def _draw_budgets(axis: Axes, budgets: Mapping[str, float], *, upright: bool = F
         draw(budget, color=colour, linewidth=1.3, linestyle="--", label=label)
 
 
-def _limits(points: Sequence[np.ndarray], budget: float) -> tuple[float, float]:
+def _limits(points: Sequence[NDArray[Any]], budget: float) -> tuple[float, float]:
     """Of an axis of FPR: the upper ends of wide intervals are cut off, since a few purchases say little and must not flatten the rest."""
     known = np.concatenate([*points, [0.0]])
     top = 1.15 * max(float(np.nanmax(known)), 3 * budget)
@@ -93,7 +94,7 @@ def _finish_stops(axis: Axes, names: list[str]) -> None:
 def plot_slices(slices: Mapping[str, Sequence[Mapping[str, Any]]], budgets: Mapping[str, float], path: Path) -> None:
     """FPR of each slice over all days with its interval, the variants below each other; slices in which nobody purchased are left out."""
     rows = {name: {row["slice"]: row for row in found if row["purchasing"]} for name, found in slices.items()}
-    points: list[np.ndarray] = []
+    points: list[NDArray[Any]] = []
     names = sorted({name for found in rows.values() for name in found}, reverse=True)
     figure, axis = plt.subplots(figsize=(10, 1.8 + (0.3 + 0.16 * len(rows)) * max(len(names), 1)), layout="constrained")
     for place, (variant, found) in enumerate(rows.items()):

@@ -17,7 +17,7 @@ from slidr import pages
 from slidr.backtest import figures, kept, picture
 from slidr.backtest.figures import Counted
 from slidr.backtest.variants import Variant
-from slidr.evaluation import FPR_NOTE
+from slidr.evaluation import FPR_NOTE, SHARES
 from slidr.intervals import LEVEL
 
 PAGE, DATA, DAYS_PICTURE, SLICES_PICTURE = "report.html", "report.json", "days.png", "slices.png"
@@ -107,7 +107,7 @@ def days(walked: Sequence[Walked], judged: Sequence[date]) -> list[Row]:
 
 
 def _shares() -> list[str]:
-    return [f"{name}{end}" for name in figures.SHARES for end in ("", "_low", "_high")]
+    return [f"{name}{end}" for name in SHARES for end in ("", "_low", "_high")]
 
 
 def _days_of(one: Walked) -> pd.DataFrame:

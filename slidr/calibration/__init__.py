@@ -10,9 +10,11 @@ Four methods answer the same question on the same clicks; one decides, all are k
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from slidr.calibration import concave, crossfit
 from slidr.calibration import quadratic as published
@@ -209,9 +211,10 @@ def _keeps_slices(problem: Problem, one: Solution) -> bool:
     return all(keeps(row) for row in one.slices)
 
 
-def _fpr_of_slices(problem: Problem) -> np.ndarray:
+def _fpr_of_slices(problem: Problem) -> NDArray[Any]:
     """(S, C); 0 for slices without purchasing clicks."""
-    return problem.sums.purchasing / np.maximum(problem.sums.all_purchasing, 1)[:, None]
+    found: NDArray[Any] = problem.sums.purchasing / np.maximum(problem.sums.all_purchasing, 1)[:, None]
+    return found
 
 
 def _resolution(problem: Problem, chosen: Solution) -> float:

@@ -120,7 +120,8 @@ def _segments(sums: Sums, budget: float) -> Numbers:
     """Positions of thresholds between which about equally many purchasing clicks lie, up to REACH times the budget."""
     reach = sums.purchasing.sum(axis=0)[_reach(sums, REACH * budget)]
     edges = np.searchsorted(sums.purchasing.sum(axis=0), np.linspace(0, reach, SEGMENTS + 1)[1:])
-    return np.unique(np.concatenate([[0], edges]))
+    found: Numbers = np.unique(np.concatenate([[0], edges]))
+    return found
 
 
 def _reach(sums: Sums, fpr: float) -> int:

@@ -62,11 +62,13 @@ class Sums:
 
     def spend(self, position: Numbers) -> Numbers:
         """Purchasing clicks above the thresholds at `position` (S, L), of all slices: (L,)."""
-        return np.take_along_axis(self.purchasing, position, axis=1).sum(axis=0)
+        found: Numbers = np.take_along_axis(self.purchasing, position, axis=1).sum(axis=0)
+        return found
 
     def gain(self, position: Numbers) -> Numbers:
         """The same of all clicks."""
-        return np.take_along_axis(self.clicks, position, axis=1).sum(axis=0)
+        found: Numbers = np.take_along_axis(self.clicks, position, axis=1).sum(axis=0)
+        return found
 
 
 def counts(histogram: pd.DataFrame) -> Counts:
@@ -88,13 +90,14 @@ def counts(histogram: pd.DataFrame) -> Counts:
 def _kept_bins(bins: Numbers, purchasing: Numbers) -> Numbers:
     """k of the thresholds k/10000, descending; a threshold k invalidates the bins above k."""
     of_bin = np.bincount(bins, weights=purchasing, minlength=BINS + 1)
-    kept = np.unique(np.concatenate([[0, BINS], np.flatnonzero(of_bin)]))[::-1]
+    kept: Numbers = np.unique(np.concatenate([[0, BINS], np.flatnonzero(of_bin)]))[::-1]
     if len(kept) <= MOST_THRESHOLDS:
         return kept
     above = (of_bin.sum() - np.cumsum(of_bin))[kept] / of_bin.sum()
     wanted = (np.arange(MOST_THRESHOLDS) / (MOST_THRESHOLDS - 1)) ** 2
     nearest = np.minimum(np.searchsorted(above, wanted), len(kept) - 1)
-    return kept[np.unique(np.concatenate([[0], nearest, [len(kept) - 1]]))]
+    found: Numbers = kept[np.unique(np.concatenate([[0], nearest, [len(kept) - 1]]))]
+    return found
 
 
 def parents(names: tuple[str, ...]) -> Levels:

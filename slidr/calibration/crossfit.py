@@ -117,7 +117,8 @@ def _advantage(spent: Numbers, gained: Numbers, sums: Sums, chosen: float) -> fl
 def _looked_at(whole: Path, budget: float) -> NDArray[np.int64]:
     """States of the path, GRID of them up to REACH times the budget, the first one always."""
     reach = whole.cost[0] + np.arange(GRID + 1) / GRID * (REACH * budget)
-    return np.unique(np.searchsorted(whole.cost, reach, side="right") - 1)
+    found: NDArray[np.int64] = np.unique(np.searchsorted(whole.cost, reach, side="right") - 1)
+    return found
 
 
 def _held_out(counts: Counts, learn: Callable[[Sums], Path], gains: Shares) -> tuple[Numbers, Numbers]:

@@ -128,7 +128,8 @@ def solution(
 
 def least_purchases(problem: Problem) -> int:
     """Independent purchasing clicks with which an FPR of 0 is shown to be within the budget: about 3 / budget at 95 %."""
-    return ceil(np.log(1 - problem.confidence) / np.log(1 - problem.fpr_budget))
+    found: int = ceil(np.log(1 - problem.confidence) / np.log(1 - problem.fpr_budget))
+    return found
 
 
 def require_enough_purchases(problem: Problem) -> None:

@@ -11,9 +11,11 @@ curves. The budget holds on the calibration clicks, and seldom on others.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import cvxpy as cp
 import numpy as np
+from numpy.typing import NDArray
 
 from slidr.calibration.problem import Problem, draft, moved, require_affordable, require_reachable, solution
 from slidr.curves import COUNT_TOLERANCE, Curve
@@ -26,7 +28,7 @@ TOUCHES = 1e-6  # an FPR this near to its bound is at it
 
 @dataclass(frozen=True)
 class _Optimum:
-    f: np.ndarray  # FPR of each fitted slice, in the order given
+    f: NDArray[Any]  # FPR of each fitted slice, in the order given
     status: str
     objective: float
     price: tuple[float, float]
@@ -106,7 +108,8 @@ def _solve(fitted: Sequence[SliceThreshold], *, budget: float, fpr_max: float) -
     # Where the fit is flat nothing is gained above the floor, and the solver would stop anywhere.
     upper = np.maximum(np.where((a < 0) | (b > 0), fpr_max, floor), floor)
     f = cp.Variable(len(fitted))
-    within = p @ f <= max(budget, float(p @ floor))
+    spent = cast(cp.Expression, p @ f)  # numpy's types don't know that cvxpy answers
+    within = spent <= max(budget, float(p @ floor))
     gain = cp.sum(cp.multiply(w * a, cp.square(f)) + cp.multiply(w * b, f)) + float(w @ c)
     problem = cp.Problem(cp.Maximize(gain), [within, f >= floor, f <= upper])
     try:
@@ -124,7 +127,7 @@ def _solve(fitted: Sequence[SliceThreshold], *, budget: float, fpr_max: float) -
     return _Optimum(found, problem.status, float(problem.value), price)
 
 
-def _prices(f: np.ndarray, gain: np.ndarray, floor: np.ndarray, upper: np.ndarray, dual: float) -> tuple[float, float]:
+def _prices(f: NDArray[Any], gain: NDArray[Any], floor: NDArray[Any], upper: NDArray[Any], dual: float) -> tuple[float, float]:
     """Lowest and highest price at which this is the optimum: no slice that could rise gains more per unit of budget, none that could
     fall gains less. A single price wherever a slice lies between its bounds, or the budget is not spent (then 0)."""
     if not dual or ((f > floor + TOUCHES) & (f < upper - TOUCHES)).any():

@@ -45,7 +45,7 @@ class Layout:
         return tuple(self.dtype.fields or ())
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         times = ["time", "arrival"] if self.arrival else ["time"]
         fields = [(name, "<i8") for name in times] + [(f"hash_{name}", "<i8") for name, _ in self.hashes]
         fields += [(name, "<f8" if kind == "double" else "<i4") for name, kind in self.features]
@@ -75,10 +75,11 @@ def packed(ids: pa.Array, records: Records, shares: NDArray[np.int64], buckets: 
     )
 
 
-def taken(records: Records, rows: NDArray[np.integer]) -> Records:
+def taken(records: Records, rows: NDArray[np.integer[Any]]) -> Records:
     """Some records, in order; moved as rows of plain numbers, since numpy moves records field by field."""
     plain = np.ascontiguousarray(records).view(np.int32).reshape(len(records), -1)
-    return plain[rows].view(records.dtype).reshape(-1)
+    found: Records = plain[rows].view(records.dtype).reshape(-1)
+    return found
 
 
 def unpacked(rows: pa.BinaryArray, layout: Layout) -> tuple[pa.Array, Records]:

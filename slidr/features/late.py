@@ -11,13 +11,14 @@ Cost: (events + positions that miss something) x log^2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slidr.features.minima import Minima
 
-Array = NDArray[np.integer]
+Array = NDArray[np.integer[Any]]
 Event = tuple[Array, Array, int]  # positions, ranks, weight
 
 

@@ -1,6 +1,7 @@
 """Questions about the smallest value of a run of an array, for many runs at once: a tree of minima of aligned blocks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ class Minima:
     levels: tuple[Ints, ...]
 
     @classmethod
-    def of(cls, values: NDArray[np.integer]) -> "Minima":
+    def of(cls, values: NDArray[np.integer[Any]]) -> "Minima":
         levels = [np.asarray(values, dtype=np.int64)]
         while len(levels[-1]) > 1:
             below = levels[-1]
@@ -25,7 +26,7 @@ class Minima:
             levels.append(np.minimum(below[0::2], below[1::2]))
         return cls(tuple(levels))
 
-    def latest_at_most(self, before: NDArray[np.integer], limit: NDArray[np.integer]) -> Ints:
+    def latest_at_most(self, before: NDArray[np.integer[Any]], limit: NDArray[np.integer[Any]]) -> Ints:
         """For each query the largest index below `before` whose value is at most `limit`; -1 where there is none."""
         blocks = np.asarray(before, dtype=np.int64).copy()  # the blocks of a level that are still to be searched
         block = np.full(len(blocks), -1, dtype=np.int64)
@@ -46,7 +47,7 @@ class Minima:
             height[inside] = level - 1
         return block
 
-    def smallest(self, first: NDArray[np.integer], stop: NDArray[np.integer]) -> Ints:
+    def smallest(self, first: NDArray[np.integer[Any]], stop: NDArray[np.integer[Any]]) -> Ints:
         """For each query the minimum of the values [first, stop); HUGE where it holds none."""
         left, right = (np.asarray(bound, dtype=np.int64).copy() for bound in (first, stop))
         result = np.full(len(left), HUGE, dtype=np.int64)

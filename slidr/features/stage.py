@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +82,7 @@ class Stage:
                 store.keep(name, coded(result))
                 del result  # not to be held while the next one is made
 
-    def _onward(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray], layout: Layout) -> pa.RecordBatch:
+    def _onward(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray[Any]], layout: Layout) -> pa.RecordBatch:
         packing = moved(records, layout)
         for name, column in made.items():
             packing[name] = column
@@ -89,7 +90,7 @@ class Stage:
         key = np.where(packing[f"check_{self.next_key}"] != 0, packing[f"hash_{self.next_key}"], packing["time"])
         return packed(ids, packing, (key % len(self.buckets)), self.buckets)
 
-    def _last(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray]) -> pa.Table:
+    def _last(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray[Any]]) -> pa.Table:
         """Rows of the features table, less what is the same for all or follows from the time."""
         rows = _wanted_by_day(records)
         ids, records = ids.take(pa.array(rows)), taken(records, rows)
@@ -129,7 +130,7 @@ def _wanted_by_day(records: Records) -> NDArray[np.int64]:
     return wanted[np.argsort(numbers, kind="stable")]
 
 
-def _time_of_click(records: Records) -> dict[str, NDArray]:
+def _time_of_click(records: Records) -> dict[str, NDArray[Any]]:
     minute = minute_of_week(records)
     hour, day = HOUR[minute % 1440], DAY_OF_WEEK[(minute // 1440 + THURSDAY) % 7]
     return {

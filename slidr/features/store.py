@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ class Store:
         self._bytes = 0
         self._parts: list[Part] = []
         self._sizes: list[int] = []
-        self._columns: dict[str, NDArray] = {}
+        self._columns: dict[str, NDArray[Any]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> "Store":
@@ -64,16 +65,16 @@ class Store:
                 yield slice(first + piece.start, first + piece.stop), (ids[piece], records[piece])
             first += size
 
-    def field(self, name: str) -> NDArray:
+    def field(self, name: str) -> NDArray[Any]:
         """One field of all records."""
-        result: NDArray | None = None
+        result: NDArray[Any] | None = None
         for rows, (_, records) in self.parts():
             if result is None:
                 result = np.empty(self.rows, dtype=records.dtype[name])
             result[rows] = records[name]
         return np.empty(0) if result is None else result
 
-    def keep(self, name: str, column: NDArray) -> None:
+    def keep(self, name: str, column: NDArray[Any]) -> None:
         """Keeps a column of all rows."""
         if self._folder is None:
             self._columns[name] = column
@@ -81,7 +82,7 @@ class Store:
             column.tofile(self._path(f"column-{name}"))
             self._columns[name] = np.empty(0, dtype=column.dtype)
 
-    def column(self, name: str, rows: slice) -> NDArray:
+    def column(self, name: str, rows: slice) -> NDArray[Any]:
         """These rows of a column that was kept."""
         kept = self._columns[name]
         if self._folder is None:

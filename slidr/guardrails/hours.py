@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from slidr.config import GuardrailsConf
 from slidr.curves import share
@@ -190,7 +192,7 @@ def dispersion(pools: pd.DataFrame) -> float:
     return float(np.clip(squares.median() / MEDIAN_CHI2, 1.0, MAX_DISPERSION))
 
 
-def _pool_day(clicks: np.ndarray, expected: np.ndarray, *, min_clicks: float, min_expected: float) -> list[list[int]]:
+def _pool_day(clicks: NDArray[Any], expected: NDArray[Any], *, min_clicks: float, min_expected: float) -> list[list[int]]:
     """Positions of the day's hours that are judged together."""
 
     def enough(positions: list[int]) -> bool:

@@ -53,7 +53,8 @@ class Mlp(nn.Module):
         *intermediate, output = self.linear
         for layer in intermediate:
             h_BO = torch.relu(layer(h_BO))
-        return output(h_BO).squeeze(-1)
+        found: Tensor = output(h_BO).squeeze(-1)
+        return found
 
 
 def l2_penalty(model: Mlp) -> Tensor:

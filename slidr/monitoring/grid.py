@@ -72,7 +72,8 @@ def usual(past_T: Array, noise_T: Callable[[Array], Array], *, weeks: int) -> Us
 def recent_median(x_T: Array, weeks: int) -> Array:
     """Median over all known hours of the `weeks` weeks before each hour; NaN where fewer than a day is known."""
     recent = pd.Series(x_T).rolling(WEEK * weeks, min_periods=24).median().shift(1)
-    return recent.to_numpy(dtype=np.float64)
+    found: Array = recent.to_numpy(dtype=np.float64)
+    return found
 
 
 def first_enough(enough_NT: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:

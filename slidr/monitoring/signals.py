@@ -132,14 +132,16 @@ def _chance(n: Array, n_past: Array, slices: int = 1) -> Callable[[Array], Array
 
     def sigma(usual: Array) -> Array:
         fewer = np.fmin(n, n_past)
-        return np.sqrt(np.fmax(usual, slices / fewer) * (1 - np.fmin(usual, 0.99)) / fewer)
+        found: Array = np.sqrt(np.fmax(usual, slices / fewer) * (1 - np.fmin(usual, 0.99)) / fewer)
+        return found
 
     return sigma
 
 
 def _apart(a: Array, b: Array, conf: MonitoringConf) -> NDArray[np.bool_]:
     """Whether two shares differ enough to matter, whatever chance says."""
-    return (np.abs(a - b) >= conf.min_ivr_difference) & (np.maximum(a, b) > conf.max_ivr_ratio * np.minimum(a, b))
+    found: NDArray[np.bool_] = (np.abs(a - b) >= conf.min_ivr_difference) & (np.maximum(a, b) > conf.max_ivr_ratio * np.minimum(a, b))
+    return found
 
 
 def _ivr(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: MonitoringConf) -> pd.DataFrame:
@@ -273,7 +275,8 @@ def _distance(parts: list[Array], middles: list[Array]) -> Array:
     """Total variation distance between two distributions, given by their shares up to each edge."""
     apart = np.stack([part - middle for part, middle in zip(parts, middles, strict=True)])
     zero = np.zeros((1, apart.shape[1]))
-    return 0.5 * np.abs(np.diff(np.concatenate([zero, apart, zero]), axis=0)).sum(axis=0)
+    found: Array = 0.5 * np.abs(np.diff(np.concatenate([zero, apart, zero]), axis=0)).sum(axis=0)
+    return found
 
 
 def _fpr(now: Counts, past: Counts, conf: MonitoringConf, matured_after: int) -> Iterator[pd.DataFrame]:

@@ -21,7 +21,7 @@ from slidr.progress import Progress
 from slidr.replay import features as replay_features
 from slidr.replay import measure, outcomes, pins, rows
 from slidr.replay.audit import Plan, Who, canonical, read, record
-from slidr.replay.request import REVERT, Request, apart, clicks_of
+from slidr.replay.request import REVERT, Request, apart, clicks_of, in_window
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
 from slidr.version import STATES, Version
 
@@ -163,7 +163,7 @@ class _Making:
 
     def _computed(self, part: Request) -> DataFrame:
         built = self.lake.spark.read.schema(self.table.schema).parquet(self.features_path)
-        return built.where(F.col("click_date").isin(part.days) & replay_features.in_window(F.col("click_time"), part))
+        return built.where(F.col("click_date").isin(part.days) & in_window(F.col("click_time"), part))
 
     def differences(self, chunks: int) -> list[dict[str, object]] | None:
         """How far recomputed features are from the stored ones, for the clicks of the plan; None where there is nothing to compare."""

@@ -49,7 +49,8 @@ def intact(lake: Lake, plan: Plan) -> bool:
         found = numbers.identity(numbers.cells(planned(lake, plan)))
     except (PySparkException, Py4JJavaError):
         return False
-    return found == plan.details["rows"]
+    result: bool = found == plan.details["rows"]
+    return result
 
 
 def refuse_changed(lake: Lake, plan: Plan) -> None:

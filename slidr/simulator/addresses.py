@@ -4,8 +4,9 @@ An IPv4 address is its own 32 bits. An IPv6 address is bit 62, then the number o
 """
 
 import ipaddress
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 RESIDENTIAL = int(ipaddress.IPv4Address("10.0.0.0"))  # /8: homes, offices, devices taken over by robots
 CARRIER = int(ipaddress.IPv4Address("100.64.0.0"))  # /10: shared by the customers of a mobile carrier
@@ -14,7 +15,7 @@ DOCUMENTATION = int(ipaddress.IPv6Address("2001:db8::"))
 IPV6 = 1 << 62
 
 
-def _shuffled(number: np.ndarray, bits: int) -> np.ndarray:
+def _shuffled(number: NDArray[Any], bits: int) -> NDArray[Any]:
     """A one-to-one map of [0, 2^bits), so that neighbours in number are not neighbours in address."""
     mask = (1 << bits) - 1
     mixed = (number * 0x9E3779B1) & mask
@@ -22,25 +23,26 @@ def _shuffled(number: np.ndarray, bits: int) -> np.ndarray:
     return (mixed * 0x85EBCA6B) & mask
 
 
-def _within(chunk: int, chunks: int, bits: int, number: np.ndarray) -> np.ndarray:
+def _within(chunk: int, chunks: int, bits: int, number: NDArray[Any]) -> NDArray[Any]:
     """Numbers of a chunk in its own part of the range; very large runs use addresses again, as real networks do."""
     return (chunk * max(1, (1 << bits) // chunks) + number) & ((1 << bits) - 1)
 
 
-def residential(chunk: int, chunks: int, number: np.ndarray) -> np.ndarray:
+def residential(chunk: int, chunks: int, number: NDArray[Any]) -> NDArray[Any]:
     return RESIDENTIAL + _shuffled(_within(chunk, chunks, 24, number), 24)
 
 
-def carrier(chunk: int, chunks: int, number: np.ndarray) -> np.ndarray:
+def carrier(chunk: int, chunks: int, number: NDArray[Any]) -> NDArray[Any]:
     return CARRIER + _shuffled(_within(chunk, chunks, 22, number), 22)
 
 
-def datacenter(chunk: int, chunks: int, number: np.ndarray) -> np.ndarray:
+def datacenter(chunk: int, chunks: int, number: NDArray[Any]) -> NDArray[Any]:
     return DATACENTER + _shuffled(_within(chunk, chunks, 17, number), 17)
 
 
-def ipv6(chunk: int, home: np.ndarray, device: np.ndarray) -> np.ndarray:
-    return IPV6 | (chunk << 24 | home) << 8 | device
+def ipv6(chunk: int, home: NDArray[Any], device: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = IPV6 | (chunk << 24 | home) << 8 | device
+    return found
 
 
 def text(code: int) -> str:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -13,7 +15,7 @@ from slidr.simulator.settings import Duplicates, Incident, LabelOutage, Late
 from slidr.simulator.world import DAY, HOUR, World, micros
 
 
-def _during(incident: Incident, time: np.ndarray) -> np.ndarray:
+def _during(incident: Incident, time: NDArray[Any]) -> NDArray[Any]:
     return (time >= micros(incident.start)) & (time < micros(incident.end))
 
 

@@ -4,8 +4,10 @@ Kinds differ in strength by device, login and marketplace, so that no one thresh
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidr.simulator import addresses
 from slidr.simulator.clicks import lengths_of_visits
@@ -20,16 +22,16 @@ class Plan:
     `aim` is the advertiser that an actor is after, -1 for none; `rotate` is after how many clicks a run changes its session.
     """
 
-    marketplace: np.ndarray
-    device: np.ndarray
-    logged_in: np.ndarray
-    address: np.ndarray
-    aim: np.ndarray
-    actor: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-    gap: np.ndarray
-    rotate: np.ndarray
+    marketplace: NDArray[Any]
+    device: NDArray[Any]
+    logged_in: NDArray[Any]
+    address: NDArray[Any]
+    aim: NDArray[Any]
+    actor: NDArray[Any]
+    start: NDArray[Any]
+    length: NDArray[Any]
+    gap: NDArray[Any]
+    rotate: NDArray[Any]
     common_agents: bool = False
 
 
@@ -56,28 +58,28 @@ class Scene:
     def actors(self, clicks_each: float) -> int:
         return max(1, round(self.target / clicks_each))
 
-    def places(self, count: int, weights: tuple[float, ...]) -> np.ndarray:
+    def places(self, count: int, weights: tuple[float, ...]) -> NDArray[Any]:
         """Marketplaces of actors: the people's shares, tilted by the kind's weights."""
         tilted = self.world.shares * np.resize(np.array(weights), len(self.world.names))
         return self.rng.choice(len(tilted), count, p=tilted / tilted.sum())
 
-    def devices(self, count: int, desktop: float, mobile: float) -> np.ndarray:
+    def devices(self, count: int, desktop: float, mobile: float) -> NDArray[Any]:
         return self.rng.choice([DESKTOP, MOBILE, TABLET], count, p=[desktop, mobile, max(0.0, 1 - desktop - mobile)])
 
-    def homes(self, count: int) -> np.ndarray:
+    def homes(self, count: int) -> NDArray[Any]:
         """Residential addresses that no other part of the chunk uses."""
         first = 2 * len(self.people) + 1_000_000 // self.chunks * self.part
         return addresses.residential(self.chunk, self.chunks, first + np.arange(count))
 
-    def infected(self, count: int, among_people: float) -> np.ndarray:
+    def infected(self, count: int, among_people: float) -> NDArray[Any]:
         """Addresses of robots that run on devices in homes; a share of the homes is people's."""
         host = self.rng.integers(0, len(self.people), count)
         return np.where(self.rng.random(count) < among_people, self.people.home_address[host], self.homes(count))
 
-    def servers(self, count: int) -> np.ndarray:
+    def servers(self, count: int) -> NDArray[Any]:
         return addresses.datacenter(self.chunk, self.chunks, self.part * 8 + np.arange(count) % 64)
 
-    def aims(self, count: int) -> np.ndarray:
+    def aims(self, count: int) -> NDArray[Any]:
         return self.rng.choice(len(self.world.advertiser_shares), count, p=self.world.advertiser_shares)
 
 

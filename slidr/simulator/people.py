@@ -1,8 +1,10 @@
 """People: accounts and guests in homes, offices and on the road; their visits, clicks and orders. No Spark here."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidr.simulator import addresses
 from slidr.simulator.clicks import (
@@ -31,20 +33,20 @@ HISTORY_ORDERS = 0.55  # of one person in 90 days, without an ad click
 class Population:
     """One entry per person; `office` is -1 for those who work in none. Homes and offices lie in one marketplace."""
 
-    marketplace: np.ndarray
-    home: np.ndarray
-    home_address: np.ndarray
-    office: np.ndarray
-    office_address: np.ndarray
-    carrier_address: np.ndarray
-    has_account: np.ndarray
-    mobile_agent: np.ndarray
-    desktop_agent: np.ndarray
-    tablet_agent: np.ndarray
-    mobile_device: np.ndarray
-    activity: np.ndarray
-    buying: np.ndarray
-    user: np.ndarray
+    marketplace: NDArray[Any]
+    home: NDArray[Any]
+    home_address: NDArray[Any]
+    office: NDArray[Any]
+    office_address: NDArray[Any]
+    carrier_address: NDArray[Any]
+    has_account: NDArray[Any]
+    mobile_agent: NDArray[Any]
+    desktop_agent: NDArray[Any]
+    tablet_agent: NDArray[Any]
+    mobile_device: NDArray[Any]
+    activity: NDArray[Any]
+    buying: NDArray[Any]
+    user: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.marketplace)
@@ -82,7 +84,7 @@ def population(world: World, chunk: int, chunks: int, clicks: int) -> Population
     )
 
 
-def _offices(rng: np.random.Generator, marketplace: np.ndarray) -> np.ndarray:
+def _offices(rng: np.random.Generator, marketplace: NDArray[Any]) -> NDArray[Any]:
     """Office of each person, -1 for most; an office has 50 to 400 people of one marketplace."""
     office = np.full(len(marketplace), -1)
     works = rng.random(len(marketplace)) < 0.22
@@ -96,7 +98,7 @@ def _offices(rng: np.random.Generator, marketplace: np.ndarray) -> np.ndarray:
     return office
 
 
-def clicks_of_people(world: World, chunk: int, people: Population, count: int) -> tuple[Clicks, np.ndarray]:
+def clicks_of_people(world: World, chunk: int, people: Population, count: int) -> tuple[Clicks, NDArray[Any]]:
     """`count` clicks, and the person of each."""
     rng = generator(world, chunk, PEOPLE + 100)
     length, median = lengths_of_visits(rng, count, world.settings.hardness)
@@ -136,15 +138,15 @@ def clicks_of_people(world: World, chunk: int, people: Population, count: int) -
     ), person[visit]
 
 
-def _where(rng: np.random.Generator, people: Population, person: np.ndarray) -> np.ndarray:
+def _where(rng: np.random.Generator, people: Population, person: NDArray[Any]) -> NDArray[Any]:
     """Place of each visit: 0 home, 1 office, 2 on the road."""
     at_work = (people.office[person] >= 0) & (rng.random(len(person)) < 0.45)
     return np.where(at_work, 1, np.where(rng.random(len(person)) < 0.3, 2, 0))
 
 
 def _devices(
-    rng: np.random.Generator, people: Population, person: np.ndarray, where: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng: np.random.Generator, people: Population, person: NDArray[Any], where: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Device, user agent and address of each visit. In a home with IPv6 each device has an address of its own."""
     at_desk = np.where(where == 1, rng.random(len(person)) < 0.85, (where == 0) & (rng.random(len(person)) < 0.5))
     device = np.where(at_desk, DESKTOP, people.mobile_device[person])
@@ -155,14 +157,14 @@ def _devices(
     return device, agent, address
 
 
-def orders_of_people(world: World, chunk: int, people: Population, clicks: Clicks, person: np.ndarray) -> Orders:
+def orders_of_people(world: World, chunk: int, people: Population, clicks: Clicks, person: NDArray[Any]) -> Orders:
     """Orders after clicks, and orders of the history and of the simulated days that no ad led to."""
     rng = generator(world, chunk, ORDERS)
     return concat([_orders_after_clicks(rng, world, chunk, people, clicks, person), _other_orders(rng, world, chunk, people)])
 
 
 def _orders_after_clicks(
-    rng: np.random.Generator, world: World, chunk: int, people: Population, clicks: Clicks, person: np.ndarray
+    rng: np.random.Generator, world: World, chunk: int, people: Population, clicks: Clicks, person: NDArray[Any]
 ) -> Orders:
     """Most orders follow within the hour, some up to 40 hours later and then often in another session of the account."""
     weight = people.buying[person] ** 0.6 * np.where(clicks.logged_in, 1.0, 0.35)
@@ -211,7 +213,8 @@ def _other_orders(rng: np.random.Generator, world: World, chunk: int, people: Po
     )
 
 
-def _amounts(rng: np.random.Generator, buying: np.ndarray) -> np.ndarray:
+def _amounts(rng: np.random.Generator, buying: NDArray[Any]) -> NDArray[Any]:
     """Values of orders in micro-units, about 30 units; keen buyers spend more."""
     value = 28e6 * buying**0.25 * np.exp(rng.normal(0, 0.7, len(buying)))
-    return np.clip(value, 2e6, 2e9).astype(np.int64) // 10_000 * 10_000
+    found: NDArray[Any] = np.clip(value, 2e6, 2e9).astype(np.int64) // 10_000 * 10_000
+    return found

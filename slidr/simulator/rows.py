@@ -1,10 +1,12 @@
 """Columns of a chunk as Arrow record batches with the tables' own column names. No Spark here."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from slidr.simulator import addresses
 from slidr.simulator.clicks import FILTERS, Clicks, Orders
@@ -13,7 +15,7 @@ from slidr.simulator.world import DAY, DEVICES, KINDS, World
 HEX = np.frombuffer("".join(f"{byte:02x}" for byte in range(256)).encode(), dtype=np.uint16)
 
 
-def identifiers(letter: str, number: np.ndarray, seed: int) -> pa.Array:
+def identifiers(letter: str, number: NDArray[Any], seed: int) -> pa.Array:
     """A letter and 16 hexadecimal digits. One-to-one per seed; they tell neither order nor who made them."""
     mixed = number.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + ord(letter)) % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -25,24 +27,24 @@ def identifiers(letter: str, number: np.ndarray, seed: int) -> pa.Array:
     return pa.StringArray.from_buffers(len(number), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
-def _names(codes: np.ndarray, names: Sequence[str]) -> pa.Array:
+def _names(codes: NDArray[Any], names: Sequence[str]) -> pa.Array:
     """Text of codes; negative codes are NULL."""
     return pa.array(list(names), pa.string()).take(pa.array(codes, mask=codes < 0))
 
 
-def _only(values: pa.Array, keep: np.ndarray) -> pa.Array:
+def _only(values: pa.Array, keep: NDArray[Any]) -> pa.Array:
     return pc.if_else(pa.array(keep), values, pa.scalar(None, pa.string()))
 
 
-def _times(values: np.ndarray) -> pa.Array:
+def _times(values: NDArray[Any]) -> pa.Array:
     return pa.array(values, pa.int64()).cast(pa.timestamp("us", "UTC"))
 
 
-def _days(values: np.ndarray) -> pa.Array:
+def _days(values: NDArray[Any]) -> pa.Array:
     return pa.array((values // DAY).astype(np.int32), pa.int32()).cast(pa.date32())
 
 
-def _addresses(codes: np.ndarray) -> pa.Array:
+def _addresses(codes: NDArray[Any]) -> pa.Array:
     distinct, position = np.unique(codes, return_inverse=True)
     return pa.array([addresses.text(code) for code in distinct.tolist()], pa.string()).take(pa.array(position))
 

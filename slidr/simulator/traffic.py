@@ -7,6 +7,7 @@ and memory stays that of one chunk however large the simulation is.
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -127,7 +128,7 @@ def _check_folder(spark: SparkSession, root: str) -> None:
         raise UsageError(f"expected an empty folder or an earlier simulation at {root}, found {', '.join(found)}; choose another folder")
 
 
-def _path(spark: SparkSession, path: str) -> tuple:
+def _path(spark: SparkSession, path: str) -> tuple[Any, ...]:
     hadoop = spark._jvm.org.apache.hadoop.fs.Path(path)  # type: ignore[union-attr]
     return hadoop.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), hadoop
 

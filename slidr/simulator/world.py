@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from importlib import resources
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slidr.simulator.settings import Drift, Sale, Simulation
 
@@ -67,13 +69,14 @@ class World:
         return [CURRENCIES.get(name, "USD") for name in self.names]
 
     @cached_property
-    def shares(self) -> np.ndarray:
+    def shares(self) -> NDArray[Any]:
         """Share of each marketplace in people."""
         weights = 1 / np.arange(1.0, len(self.names) + 1)
-        return weights / weights.sum()
+        found: NDArray[Any] = weights / weights.sum()
+        return found
 
     @cached_property
-    def local(self) -> np.ndarray:
+    def local(self) -> NDArray[Any]:
         """Local hour of the week (Monday 0:00 = 0) by marketplace and UTC hour; follows daylight-saving changes."""
         first = self.settings.start_time - timedelta(days=HISTORY_DAYS)
         hours = [first + timedelta(hours=h) for h in range((HISTORY_DAYS + self.settings.days) * 24)]
@@ -81,7 +84,7 @@ class World:
         return np.array([[t.weekday() * 24 + t.hour for t in (h.astimezone(zone) for h in hours)] for zone in zones])
 
     @cached_property
-    def weights(self) -> dict[str, np.ndarray]:
+    def weights(self) -> dict[str, NDArray[Any]]:
         """Relative traffic by rhythm: array of marketplace by UTC hour."""
         rng = np.random.default_rng([self.settings.seed, 1])
         days = np.repeat(rng.gamma(60, 1 / 60, self.local.shape[1] // 24), 24)
@@ -93,7 +96,7 @@ class World:
         return weights
 
     @cached_property
-    def sales(self) -> np.ndarray:
+    def sales(self) -> NDArray[Any]:
         """Advertiser on sale by UTC hour, -1 where there is none: one sale of 6 hours in about ten days, and those asked for."""
         rng = np.random.default_rng([self.settings.seed, 2])
         sales = np.full(self.local.shape[1], -1)
@@ -105,7 +108,7 @@ class World:
         return sales
 
     @cached_property
-    def boosts(self) -> np.ndarray:
+    def boosts(self) -> NDArray[Any]:
         """How many times more clicks than usual people make on the advertiser on sale, by UTC hour; 0 where there is no sale."""
         boosts = np.where(self.sales >= 0, 4.0, 0.0)
         for sale, hours in self._asked:
@@ -118,7 +121,7 @@ class World:
         sales = [incident for incident in self.settings.incidents if isinstance(incident, Sale)]
         return [(sale, slice(*((micros(edge) - self.origin) // HOUR for edge in (sale.start, sale.end)))) for sale in sales]
 
-    def slowness(self, times: np.ndarray) -> np.ndarray:
+    def slowness(self, times: NDArray[Any]) -> NDArray[Any]:
         """What robots' gaps are multiplied with at these times; 1 without a `Drift`."""
         factor = np.ones(len(times))
         for incident in self.settings.incidents:
@@ -128,29 +131,34 @@ class World:
         return factor
 
     @cached_property
-    def advertiser_shares(self) -> np.ndarray:
+    def advertiser_shares(self) -> NDArray[Any]:
         weights = np.arange(1.0, ADVERTISERS + 1) ** -0.9
-        return weights / weights.sum()
+        found: NDArray[Any] = weights / weights.sum()
+        return found
 
     @cached_property
-    def campaigns(self) -> np.ndarray:
+    def campaigns(self) -> NDArray[Any]:
         """Number of campaigns of each advertiser."""
         return np.random.default_rng([self.settings.seed, 3]).integers(1, CAMPAIGNS + 1, ADVERTISERS)
 
     @cached_property
-    def prices(self) -> np.ndarray:
+    def prices(self) -> NDArray[Any]:
         """Usual price of a click in micro-units, by advertiser and campaign."""
         rng = np.random.default_rng([self.settings.seed, 4])
-        return np.exp(rng.normal(np.log(400_000), 0.7, (ADVERTISERS, CAMPAIGNS)))
+        found: NDArray[Any] = np.exp(rng.normal(np.log(400_000), 0.7, (ADVERTISERS, CAMPAIGNS)))
+        return found
 
     @cached_property
-    def agents(self) -> list[dict]:
+    def agents(self) -> list[dict[str, Any]]:
         """Browsers with device and weight, see LICENSE.user-agents; the last are declared robots, of weight 0."""
         text = resources.files("slidr.simulator").joinpath("user_agents.json").read_text(encoding="utf-8")
         crawlers = [f"Mozilla/5.0 (compatible; ExampleBot/{n}.0; +https://bot.example/about)" for n in (1, 2)]
-        return json.loads(text) + [{"device": "desktop", "weight": 0.0, "user_agent": crawler} for crawler in crawlers]
+        found: list[dict[str, Any]] = json.loads(text) + [
+            {"device": "desktop", "weight": 0.0, "user_agent": crawler} for crawler in crawlers
+        ]
+        return found
 
-    def times(self, rng: np.random.Generator, marketplace: np.ndarray, rhythm: str, history: bool = False) -> np.ndarray:
+    def times(self, rng: np.random.Generator, marketplace: NDArray[Any], rhythm: str, history: bool = False) -> NDArray[Any]:
         """Random times by the rhythm of each marketplace, in the simulated days, or from the begin of the history."""
         first = 0 if history else HISTORY_DAYS * 24
         times = np.zeros(len(marketplace), dtype=np.int64)
@@ -161,14 +169,15 @@ class World:
             times[here] = self.origin + (first + hour) * HOUR + rng.integers(0, HOUR, len(here))
         return times
 
-    def times_on(self, rng: np.random.Generator, marketplace: np.ndarray, rhythm: str, day: np.ndarray) -> np.ndarray:
+    def times_on(self, rng: np.random.Generator, marketplace: NDArray[Any], rhythm: str, day: NDArray[Any]) -> NDArray[Any]:
         """Random times by the rhythm, each on its given day (0 is the first simulated UTC day)."""
         hours = (HISTORY_DAYS + day)[:, None] * 24 + np.arange(24)
         cumulative = np.cumsum(self.weights[rhythm][marketplace[:, None], hours] + 1e-9, axis=1)
         hour = (rng.random(len(day))[:, None] * cumulative[:, -1:] >= cumulative).sum(axis=1)
-        return self.start + day * DAY + hour * HOUR + rng.integers(0, HOUR, len(day))
+        found: NDArray[Any] = self.start + day * DAY + hour * HOUR + rng.integers(0, HOUR, len(day))
+        return found
 
-    def interests(self, rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
+    def interests(self, rng: np.random.Generator, times: NDArray[Any]) -> NDArray[Any]:
         """An advertiser for each time, by size; one on sale is as many times as likely as its sale says, five times as a rule."""
         advertiser = rng.choice(ADVERTISERS, len(times), p=self.advertiser_shares)
         hour = np.clip((times - self.origin) // HOUR, 0, len(self.sales) - 1)
@@ -176,7 +185,7 @@ class World:
         share = self.advertiser_shares[np.maximum(sale, 0)]
         return np.where((sale >= 0) & (rng.random(len(times)) < boost * share / (1 + boost * share)), sale, advertiser)
 
-    def browsers(self, rng: np.random.Generator, device: np.ndarray, common: bool = False) -> np.ndarray:
+    def browsers(self, rng: np.random.Generator, device: NDArray[Any], common: bool = False) -> NDArray[Any]:
         """A user agent that fits each device; `common` takes only the three most frequent of each."""
         chosen = np.zeros(len(device), dtype=np.int64)
         for code, name in enumerate(DEVICES):
