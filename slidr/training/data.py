@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from petastorm import make_batch_reader
+from petastorm.etl import dataset_metadata
 from petastorm.reader import Reader
 from torch import Tensor
 
@@ -27,6 +29,14 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 # most of their pages back to the system and take them anew, which is a third of a pass; mimalloc keeps them for the next.
 with suppress(NotImplementedError):  # a build of pyarrow without mimalloc
     pa.set_memory_pool(pa.mimalloc_memory_pool())
+
+
+def _no_schema(_pickled: bytes) -> NoReturn:
+    raise dataset_metadata.PetastormMetadataError("slidr reads no pickle")
+
+
+# Petastorm unpickles a schema that it finds in `_common_metadata`, and what it allows there (builtins) runs anything; snapshots have none.
+dataset_metadata.depickle_legacy_package_name_compatible = _no_schema
 
 __all__ = ["Manifest", "feature_statistics", "load_manifest", "steps", "write_snapshot"]
 
@@ -163,7 +173,7 @@ def _retold(manifest: Manifest) -> Iterator[None]:
     """What is wrong with a file, as an InputError."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, dataset_metadata.PetastormMetadataError) as error:
         raise InputError(
             f"expected readable files in the snapshot {manifest.folder}: {error}; delete the folder and train again"
         ) from error

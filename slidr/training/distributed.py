@@ -180,7 +180,8 @@ def _retell(lesson: Lesson, error: Exception) -> None:
     """Raises what a worker found wrong by itself: that is no lost worker, and would be found again."""
     for path in sorted(Path(lesson.folder).glob("failed-*.json")):
         failure = json.loads(path.read_text())
-        raise getattr(errors, failure["type"])(failure["message"]) from error
+        known = {kind.__name__: kind for kind in errors.SlidrError.__subclasses__()}
+        raise known.get(failure["type"], errors.SlidrError)(failure["message"]) from error
 
 
 def _failure(lesson: Lesson, rank: int) -> Path:

@@ -242,6 +242,8 @@ def _write_manifest(manifest: Manifest) -> None:
 
 def _file_problems(folder: Path, file: SnapshotFile) -> list[str]:
     path = folder / file.path
+    if folder.resolve() not in path.resolve().parents:
+        return [f"{file.path} is not inside the folder"]
     if not path.is_file():
         return [f"{file.path} is missing"]
     data = path.read_bytes()
