@@ -327,14 +327,26 @@ def _apply(content: dict[str, Any], override: str, option: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise ConfigError(f"{option}: expected key=value, found {override!r}")
-    *parents, last = key.strip().split(".")
+    *parents, last = _path(key.strip())
     target = content
     for parent in parents:
         target = target.get(parent) if isinstance(target.get(parent), dict) else {}  # type: ignore[assignment]
-    if last not in target and parents[:2] != ["spark", "settings"]:
+    if parents == ["spark", "settings"]:
+        target[last] = value
+        return
+    if last not in target:
         known = ", ".join(get_close_matches(key, _dotted(content), n=3, cutoff=0.4)) or "none similar"
         raise ConfigError(f"{option} names an unknown key {key!r}; nearest: {known}")
-    target[last] = yaml.safe_load(value)
+    try:
+        target[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{option} {key}: expected a value in YAML, found {' '.join(str(error).split())}") from error
+
+
+def _path(key: str) -> list[str]:
+    """Names from the outermost section to the key; names of Spark's settings have dots of their own, and their values are text."""
+    prefix = "spark.settings."
+    return ["spark", "settings", key.removeprefix(prefix)] if key.startswith(prefix) else key.split(".")
 
 
 def _dotted(content: dict[str, Any], prefix: str = "") -> list[str]:

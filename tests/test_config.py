@@ -48,7 +48,9 @@ def test_a_missing_key_is_an_error(tmp_path: Path) -> None:
 def test_set_overrides_a_key_and_refuses_an_unknown_one() -> None:
     path = config.shipped("local.yaml")
     assert config.load(path, ("training.epochs=9",)).training.epochs == 9
-    assert config.load(path, ("spark.settings.spark.ui.port=4050",)) is not None
+    assert config.load(path, ("spark.settings.spark.ui.port=4050",)).spark.settings == {"spark.ui.port": "4050"}
+    with pytest.raises(ConfigError, match="--set training.epochs: expected a value in YAML"):
+        config.load(path, ("training.epochs=[9",))
     with pytest.raises(ConfigError, match="nearest: training.epochs"):
         config.load(path, ("training.epoch=9",))
 
