@@ -25,6 +25,7 @@ from pyarrow.fs import PyFileSystem
 
 from slidr import direct
 from slidr.errors import ConflictError, InputError
+from slidr.lake import Lake
 from slidr.tables import Table
 
 FORM = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
@@ -87,7 +88,7 @@ def schema(table: Table) -> pa.Schema:
     return pa.schema([pa.field(column.name, direct.ARROW[column.type]) for column in table.columns])
 
 
-def of(place: direct.Place | direct.Lake, table: Table, days: Collection[date] | None = None) -> Files:
+def of(place: Lake | direct.Place, table: Table, days: Collection[date] | None = None) -> Files:
     """The live files of these days. Raises InputError where the table is missing, differs from its declaration, or needs a newer reader
     than version 1."""
     with direct.told(place, table):
@@ -154,7 +155,7 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def commit(place: direct.Place | direct.Lake, before: Files, days: Collection[date], written: Sequence[Written]) -> None:
+def commit(place: Lake | direct.Place, before: Files, days: Collection[date], written: Sequence[Written]) -> None:
     """Adds files to a table in one commit, if since `before` nobody has touched these days of it; makes no commit of nothing.
 
     Raises ConflictError otherwise; nothing is committed then.

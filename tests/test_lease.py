@@ -13,8 +13,7 @@ from slidr.direct import Place
 from slidr.errors import ConflictError, InputError, LockedError, NotApprovedError, UsageError
 from slidr.replay import audit, lease, status
 from slidr.replay.approve import approve
-from slidr.replay.audit import Plan, canonical
-from slidr.replay.pins import plan_id
+from slidr.replay.audit import Plan, canonical, id_of
 from slidr.tables import REPLAYS
 from tests.frames import at
 from tests.worlds import ANN, BOB, END, FIRST, SECOND
@@ -28,7 +27,8 @@ def plan_of(start: datetime, end: datetime, *, needed: bool = False, reverts: st
     pins = {"window": [start.isoformat(), end.isoformat()], "filters": filters, "mode": "rescore", "allow_charges": False, "version": "2"}
     pins |= {"reverts": reverts} if reverts else {}
     details = {"approval": {"needed": needed, "above_micros": 10}, "chunks": [{"clicks": 3}, {"clicks": 4}], "seconds": 60.0}
-    return Plan(plan_id(canonical(pins)), pins, {"clicks": 7}, {}, details, already=False)
+    details |= {"rows": {}, "window_hours": [], "hours": [], "features": None}
+    return Plan(id_of(canonical(pins)), pins, {"clicks": 7}, {}, details, already=False)
 
 
 FIRST_DAY, BOTH_DAYS, SECOND_DAY = plan_of(FIRST, SECOND), plan_of(FIRST, END), plan_of(SECOND, END)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from slidr.bundle import Bundle
+from slidr.bundle import Array, Bundle
 from slidr.scoring import REASONS, UPSTREAM, USED
 from slidr.slice_spec import ALL, ESCAPES, REPORT, SEPARATOR, SlicePart, SliceSpec
 
@@ -67,9 +67,10 @@ def _bands(part: SlicePart, column: pa.Array) -> pa.Array:
     return pa.array([*part.bands, part.unknown], pa.string()).take(pa.array(places))
 
 
-def _numbers(column: pa.Array) -> np.ndarray:
+def _numbers(column: pa.Array) -> Array:
     """NaN for NULL."""
-    return pc.fill_null(pc.cast(column, pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    values: Array = pc.fill_null(pc.cast(column, pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    return values
 
 
 def _own_thresholds(named: pa.Array, bundle: Bundle) -> pa.Array:

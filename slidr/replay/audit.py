@@ -1,6 +1,7 @@
 """The audit log of replays: events appended to `replays`, and what can be read off them."""
 
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ ID_DIGITS = 16
 PLAN_ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
 WORKING = ("apply", "resume", "renew", "publish")  # the events of somebody who holds the window
 ENDED = ("applied", "fail")
+DETAILS = ("rows", "approval", "window_hours", "hours", "features", "chunks", "seconds")  # what every plan says of itself
 MOST_TURNS = 50
 
 
@@ -141,15 +143,42 @@ def read(lake: Lake | Place, plan_id: str = "") -> Log:
 
 def _log(rows: list[dict[str, Any]], plan_id: str) -> Log:
     found = next((row for row in rows if row["replay_id"] == plan_id and row["event"] == "plan"), None)
-    plan = None
-    if found:
-        numbers = {name: json.loads(found[name]) for name in ("counts", "money", "details")}
-        plan = Plan(plan_id=plan_id, pins=json.loads(found["plan"]), already=True, **numbers)
-    return Log(tuple(sorted(map(_event, rows), key=lambda event: event.time)), plan)
+    return Log(tuple(sorted(map(_event, rows), key=lambda event: event.time)), _plan(found) if found else None)
+
+
+def _plan(row: dict[str, Any]) -> Plan:
+    """The plan of a row. Its id is the hash of what it pins: looked at before any of it is parsed. Raises InputError."""
+    plan_id = row["replay_id"]
+    if id_of(row["plan"] or "") != plan_id:
+        raise InputError(f"expected the plan {plan_id} to be the hash of what it pins, found another; plan again, nothing was published")
+    pins, counts, money, details = (_object(row, name) for name in ("plan", "counts", "money", "details"))
+    lacking = sorted(set(DETAILS) - set(details))
+    if lacking or not all(type(number) is int for number in counts.values()):
+        raise InputError(
+            f"expected whole counts and the details {', '.join(DETAILS)} of the plan {plan_id} in the table {REPLAYS.name}, "
+            f"found none of {', '.join(lacking) or 'the first'}; plan again"
+        )
+    return Plan(plan_id, pins, counts, money, details, already=True)
+
+
+def id_of(pins: str) -> str:
+    """First hex digits of the sha256 of the canonical JSON: the id of the plan that pins it."""
+    return hashlib.sha256(pins.encode("utf-8", "surrogatepass")).hexdigest()[:ID_DIGITS]
+
+
+def _object(row: dict[str, Any], name: str) -> dict[str, Any]:
+    where = f"{name} of {row['replay_id']} in the table {REPLAYS.name}"
+    try:
+        found = json.loads(row[name] or "")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"expected JSON in {where}, found: {error}; plan again") from error
+    if not isinstance(found, dict):
+        raise InputError(f"expected an object in {where}, found {type(found).__name__}; plan again")
+    return found
 
 
 def _event(row: dict[str, Any]) -> Event:
-    facts = json.loads(row["details"]) if row["event"] != "plan" and row["details"] else {}
+    facts = _object(row, "details") if row["event"] != "plan" and row["details"] else {}
     texts = (row["actor"], row["reason"], row["ticket"], row["run_id"])
     window = (row["window_from"], row["window_to"])
     return Event(row["replay_id"], row["event"], row["event_time"], *texts, window, row["mode"], row["model_version"], facts)

@@ -10,8 +10,8 @@ from pyspark.sql import DataFrame
 from slidr import guardrails
 from slidr.config import Config, ReplayConf
 from slidr.lake import Lake
-from slidr.replay import numbers, outcomes, pins
-from slidr.replay.audit import Plan, canonical
+from slidr.replay import numbers, outcomes
+from slidr.replay.audit import Plan, canonical, id_of
 from slidr.replay.request import Request
 
 
@@ -45,7 +45,7 @@ def measured(
         "features": None,
         **extra,
     }
-    return Plan(pins.plan_id(canonical(pinned)), pinned, counts, money, details, already=False), checks
+    return Plan(id_of(canonical(pinned)), pinned, counts, money, details, already=False), checks
 
 
 def _days_since_close(cells: list[Any], now: datetime, conf: ReplayConf) -> float:

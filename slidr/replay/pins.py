@@ -16,7 +16,6 @@ from slidr.config import Config
 from slidr.errors import InputError
 from slidr.hashing import row_hash
 from slidr.lake import Lake
-from slidr.replay.audit import ID_DIGITS
 from slidr.replay.request import Request
 from slidr.tables import Table
 from slidr.version import Version
@@ -24,11 +23,6 @@ from slidr.version import Version
 HOUR = 3_600_000_000  # microseconds
 CLICK_MEANING = ("click_id", "click_time", "advertiser_id", "cost_micros", "currency", "upstream_filter", "session_id", "marketplace")
 PUBLISHED_MEANING = ("click_id", "old_is_invalid", "old_model_version", "old_replay_id", "old_first_is_invalid")
-
-
-def plan_id(pins: str) -> str:
-    """First 16 hex digits of the sha256 of the canonical JSON."""
-    return hashlib.sha256(pins.encode()).hexdigest()[:ID_DIGITS]
 
 
 def table_versions(lake: Lake, *tables: Table) -> dict[str, int]:

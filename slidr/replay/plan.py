@@ -20,7 +20,7 @@ from slidr.lake import Lake
 from slidr.progress import Progress
 from slidr.replay import features as replay_features
 from slidr.replay import measure, outcomes, pins, rows
-from slidr.replay.audit import Plan, Who, canonical, read, record
+from slidr.replay.audit import Plan, Who, canonical, id_of, read, record
 from slidr.replay.request import REVERT, Request, apart, clicks_of, in_window
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
 from slidr.version import STATES, Version
@@ -58,7 +58,7 @@ def make_plan(
     with progress.step(lake.spark, "reading the clicks of the window and what is published of them"):
         seen = pins.look(*apart(lake, request, versions))
     pinned = _pin(seen, request=request, version=version, conf=conf, versions=versions)
-    plan_id = pins.plan_id(canonical(pinned))
+    plan_id = id_of(canonical(pinned))
     known = read(lake, plan_id).plan
     if known and rows.intact(lake, known):
         return known

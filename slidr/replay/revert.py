@@ -14,7 +14,7 @@ from slidr.errors import InputError
 from slidr.lake import Lake
 from slidr.progress import Progress
 from slidr.replay import measure, outcomes, pins, rows, stack
-from slidr.replay.audit import Log, Plan, Who, canonical, read, record, require_log
+from slidr.replay.audit import Log, Plan, Who, canonical, id_of, read, record, require_log
 from slidr.replay.moved import decided_by_replay
 from slidr.replay.request import REVERT, Request, request_of
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAY_DECISIONS
@@ -39,7 +39,7 @@ def make_revert(
     with progress.step(lake.spark, "reading what is published of the replay's clicks"):
         seen = pins.look(*decided_by_replay(lake, origin.plan_id, request, versions))
     pinned = _pinned(origin, replay_id, order, conf, versions, seen.pinned)
-    plan_id = pins.plan_id(canonical(pinned))
+    plan_id = id_of(canonical(pinned))
     known = read(lake, plan_id).plan
     if known and rows.intact(lake, known):
         return known
