@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -70,21 +71,40 @@ def hadoop_path(spark: SparkSession, path: str) -> tuple[Any, Any]:
 
 
 def list_files(spark: SparkSession, path: str) -> list[tuple[str, str, int]] | None:
-    """(uri, name, bytes) of each file, folders walked; names that begin with _ or . are skipped. None where there is nothing."""
+    """(uri, name, bytes) of each file, folders walked; names that begin with _ or . are skipped. None where there is nothing.
+
+    Raises InputError for a link that leads out of the folder, or to a folder: a delivery holds its own files.
+    """
     fs, place = hadoop_path(spark, path)
     if not fs.exists(place):
         return None
-    if not fs.getFileStatus(place).isDirectory():
-        return [_entry(fs.getFileStatus(place))]
+    status = fs.getFileStatus(place)
+    return _walk(fs, place, _local(status)) if status.isDirectory() else [_entry(status)]
+
+
+def _walk(fs: Any, place: Any, root: Path | None) -> list[tuple[str, str, int]]:
     files = []
     for status in fs.listStatus(place):
         if status.getPath().getName().startswith(("_", ".")):
             continue
-        if status.isDirectory():
-            files += list_files(spark, status.getPath().toString()) or []
-        else:
-            files.append(_entry(status))
+        if root is not None:
+            _refuse_way_out(_local(status) or root, root, folder=status.isDirectory())
+        files += _walk(fs, status.getPath(), root) if status.isDirectory() else [_entry(status)]
     return files
+
+
+def _local(status: Any) -> Path | None:
+    """The path on a disk of this machine; None in other stores, which have no links."""
+    uri = status.getPath().toUri()
+    return Path(uri.getPath()) if uri.getScheme() == "file" else None
+
+
+def _refuse_way_out(path: Path, root: Path, *, folder: bool) -> None:
+    if root.resolve() not in path.resolve().parents or (folder and path.is_symlink()):
+        raise InputError(
+            f"expected files and folders of its own in {root}, found the link {path.relative_to(root)} to {path.resolve()}; "
+            "give the path that it leads to, or remove it"
+        )
 
 
 def _entry(status: Any) -> tuple[str, str, int]:

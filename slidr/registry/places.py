@@ -34,4 +34,4 @@ def _is_plain(uri: SplitResult) -> bool:
 def _is_below(found: SplitResult, root: SplitResult) -> bool:
     if found.scheme == "file":
         return Path(unquote(root.path)).resolve() in Path(unquote(found.path)).resolve().parents
-    return unquote(found.path).startswith(unquote(root.path).rstrip("/") + "/")
+    return unquote(found.path).rstrip("/").startswith(unquote(root.path).rstrip("/") + "/")
