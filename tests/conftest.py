@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 from slidr import config, session
 from slidr.lake import Lake
 from tests import worlds
+from tests.faults.summary import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401  (hooks; a line under the results)
 
 CHEAP = {
     # Tiny frames: compiling a query costs more than running it.

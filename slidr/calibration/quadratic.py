@@ -114,12 +114,15 @@ def _solve(fitted: Sequence[SliceThreshold], *, budget: float, fpr_max: float) -
     problem = cp.Problem(cp.Maximize(gain), [within, f >= floor, f <= upper])
     try:
         problem.solve(solver=cp.CLARABEL)
-    except cp.error.SolverError as error:
-        raise GuardrailError(f"calibration expected the solver {SOLVER} to end as optimal, it failed: {error}") from error
-    if problem.status != cp.OPTIMAL or f.value is None:
+    except (cp.error.SolverError, ArithmeticError, ValueError) as error:  # cvxpy passes on what a solver raises
         raise GuardrailError(
-            f"calibration expected the solver {SOLVER} to end as optimal, found {problem.status!r} with {len(fitted)} slices; "
-            "look at the curves, or set calibration.min_coverage to 0 to find the constraint that is in the way"
+            f"calibration expected the solver {SOLVER} to end as optimal, it failed: {type(error).__name__}: {error}; "
+            "set calibration.method to one that needs no solver, such as bounded"
+        ) from error
+    if problem.status != cp.OPTIMAL or f.value is None or not np.isfinite(f.value).all():
+        raise GuardrailError(
+            f"calibration expected the solver {SOLVER} to end as optimal, found {problem.status!r} with the answer {f.value} for "
+            f"{len(fitted)} slices; look at the curves, or set calibration.min_coverage to 0 to find the constraint that is in the way"
         )
     found = np.clip(f.value, floor, upper)
     left = max(budget, float(p @ floor)) - float(p @ found)
