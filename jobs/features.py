@@ -79,11 +79,10 @@ def build(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["the
 def build_block(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> int:
     """Writes the features of consecutive days in one commit."""
     table = features_table(spec)
-    clicks = job.lake.read(CLICKS, look_back(spec, days))
-    rows = counters.build(clicks, spec=spec, start=days[0], end=days[-1] + timedelta(days=1), known=known, zones=job.conf.marketplaces)
+    clicks, zones = job.lake.read(CLICKS, look_back(spec, days)), job.conf.marketplaces
     if known == "now" or stored(job, table, days, known).isEmpty():
-        job.lake.replace_days(rows, table, days, exchange=False, origin=known)
-        return stored(job, table, days, known).count()
+        return counters.replace_days(job.lake, clicks, days, spec=spec, known=known, zones=zones)
+    rows = counters.build(clicks, spec=spec, start=days[0], end=days[-1] + timedelta(days=1), known=known, zones=zones)
     rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     written = job.lake.insert_new(rows, table, days)
     rows.unpersist()

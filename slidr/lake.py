@@ -4,7 +4,6 @@
 do not collide and readers prune.
 """
 
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,18 +156,10 @@ class Lake:
         there = self.read(table).where(F.col(table.grain[0]) != "").agg(F.count(F.lit(1)).alias("there"))
         self.append(require_equal(df, there, "there", rows, f"rows of {table.name}"), table)
 
-    def replace_days(self, df: DataFrame, table: Table, days: Sequence[date], *, exchange: bool = True, **fixed: str) -> None:
-        """Replaces the partitions of these days (and of the fixed partition values, such as origin) in one commit.
-
-        Without `exchange` the tasks of `df` write their rows as they have them: for wide rows that few tasks hold.
-        """
+    def replace_days(self, df: DataFrame, table: Table, days: Sequence[date]) -> None:
+        """Replaces the partitions of these days in one commit."""
         where = f"{table.day} IN ({', '.join(f_date(day) for day in days)})"
-        for name, value in fixed.items():
-            if name not in table.partitions or not re.fullmatch(r"[a-z]+", value):
-                raise InputError(f"expected a partition column and a plain value, found {name}={value!r}")
-            where += f" AND {name} = '{value}'"
-        rows = self._laid_out(df, table) if exchange else self._checked(df, table)
-        self._save(rows.write.format("delta").mode("overwrite").option("replaceWhere", where), table)
+        self._save(self._laid_out(df, table).write.format("delta").mode("overwrite").option("replaceWhere", where), table)
 
     def insert_new(self, df: DataFrame, table: Table, days: Sequence[date], *, expected: int | None = None) -> int:
         """Inserts the rows whose key the table lacks and returns how many; makes no commit where there is none.

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ def main() -> None:
         return [Faulty(**vars(stage), number=number) for number, stage in enumerate(plan(*given, **named))]
 
     counters.plan = faulty
-    rows = counters.build(lake.read(CLICKS), spec=conf.spec, start=day, end=day + timedelta(days=1), known="then", zones=conf.marketplaces)
-    lake.replace_days(rows, features_table(conf.spec), [day], exchange=False, origin="then")
+    lake.create(features_table(conf.spec))
+    counters.replace_days(lake, lake.read(CLICKS), [day], spec=conf.spec, known="then", zones=conf.marketplaces)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -66,20 +67,20 @@ def test_what_would_be_done_and_what_is_done(world: World, monkeypatch: pytest.M
 
 def test_a_killed_run_goes_on_where_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "BLOCK_DAYS", 2)
-    build, calls = counters.build, []
+    write, calls = counters.replace_days, []
 
-    def killed(*given: object, **named: object) -> DataFrame:
+    def killed(*given: Any, **named: Any) -> int:
         calls.append(named)
         if len(calls) == 2:
             raise RuntimeError("killed")
-        return build(*given, **named)
+        return write(*given, **named)
 
-    monkeypatch.setattr(counters, "build", killed)
+    monkeypatch.setattr(counters, "replace_days", killed)
     world.ok("features", *WINDOW, code=1)
     first = world.lake.version(TABLE)
     assert world.ok("features", *WINDOW)["written"] == 2 * A_DAY
     assert world.lake.version(TABLE) == first + 1
-    whole = build(
+    whole = counters.build(
         world.lake.read(CLICKS), spec=SPEC, start=START.date(), end=at("2026-03-05").date(), known="then", zones={"US": "America/New_York"}
     )
     assert cells(world.lake.read(TABLE)) == cells(whole)

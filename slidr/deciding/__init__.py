@@ -17,7 +17,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from slidr import data_files, scoring
 from slidr.bundle import Bundle
-from slidr.data_files import Files, Written
+from slidr.data_files import Files, Target, Written
 from slidr.days import days_of, midnight
 from slidr.deciding.tasks import CLICK, DECIDED, DONE, LOGGED, MOVED, PUBLISHED, SCORE, Part, Read, Work, inside
 from slidr.errors import InputError, NothingToDoError
@@ -61,7 +61,7 @@ def decide(lake: Lake, version: Version, first: datetime, last: datetime, *, run
     work = _work({**sources, DECIDED: known, PUBLISHED: published}, version.bundle, (first, last), constants)
     files, decided = _run(lake, work)
     for before in (known, published):
-        data_files.commit(lake, before, days, files.get(before.table.name, []))
+        data_files.commit(lake, work.targets[before.table.name], before, days, files.get(before.table.name, []))
     if decided.new and published.files:
         scoring.complete(lake, days)
     return decided
@@ -91,7 +91,7 @@ def _work(sources: dict[str, Files], bundle: Bundle, window: tuple[datetime, dat
         sources={kind: replace(files, files=()) for kind, files in sources.items()},
         reads=tuple(Read(kind, file) for kind, files in sources.items() for file in files.files if file.values[0] in with_clicks),
         parts=parts,
-        targets={files.table.name: files.uri for files in (sources[DECIDED], sources[PUBLISHED])},
+        targets={files.table.name: Target(files.uri, files.table) for files in (sources[DECIDED], sources[PUBLISHED])},
         window=window,
         constants=constants,
     )
@@ -130,7 +130,7 @@ def _run(lake: Lake, work: Work) -> tuple[dict[str, list[Written]], Decided]:
     shared.destroy()
     files: dict[str, list[Written]] = {}
     for row in rows:
-        files.setdefault(row["table"], []).append(Written(row["path"], row["size"], row["rows"], row["day"], row["stats"]))
+        files.setdefault(row["table"], []).append(Written(*[row[name] for name in data_files.WRITTEN.names]))
     return files, _counted(rows)
 
 

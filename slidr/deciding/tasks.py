@@ -19,7 +19,7 @@ from pandas.util import hash_array
 
 from slidr import data_files
 from slidr.bundle import Bundle, forward
-from slidr.data_files import DataFile, Files
+from slidr.data_files import DataFile, Files, Target
 from slidr.deciding.verdict import verdicts
 from slidr.direct import ARROW
 from slidr.pyworker import give_back
@@ -30,8 +30,7 @@ from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table
 CLICK, SCORE, LOGGED, DECIDED, PUBLISHED = "click", "score", "logged", "decided", "published"  # kinds of rows on their way
 OF_CLICKS = [name for name in [*DECISIONS.names, "upstream_filter"] if name in CLICKS.names]
 MOVED = pa.schema([("bucket", pa.int32()), ("kind", pa.string()), ("rows", pa.binary())])
-TEXTS, NUMBERS = ("table", "path", "stats", "counts"), ("size", "rows")
-DONE = pa.schema([*[(n, pa.string()) for n in TEXTS], *[(n, pa.int64()) for n in NUMBERS], ("day", pa.date32())])
+DONE = pa.schema([("table", pa.string()), ("counts", pa.string()), *data_files.WRITTEN])
 SCHEMA = data_files.schema(DECISIONS)
 
 Batches = Iterable[pa.RecordBatch]
@@ -61,7 +60,7 @@ class Work:
     sources: dict[str, Files]  # by kind
     reads: tuple[Read, ...]
     parts: tuple[Part, ...]
-    targets: dict[str, str]  # name of the table -> where it lies
+    targets: dict[str, Target]  # by name of the table
     window: tuple[datetime, datetime]
     constants: dict[str, Any]  # columns of decisions that are the same for all
 
@@ -129,7 +128,7 @@ class Work:
         return pa.RecordBatch.from_pylist(rows, schema=DONE)
 
     def _file(self, table: Table, rows: pa.Table, day: date) -> dict[str, Any]:
-        return {"table": table.name, **asdict(data_files.write(self.targets[table.name], table, rows, day))}
+        return {"table": table.name, **asdict(self.targets[table.name].write(rows.drop_columns([table.day]), day))}
 
 
 def inside(window: tuple[datetime, datetime]) -> ds.Expression:

@@ -5,19 +5,21 @@ and carry their counters along, so nothing is joined; the family with the most c
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
 
+from slidr import data_files
 from slidr.features.cargo import FLAGS, LOGGED_IN, MINUTES, WANTED, Layout, name_of
 from slidr.features.spec import UNITS, Counter, FeatureSpec
 from slidr.features.stage import Stage
-from slidr.lake import f_date
+from slidr.lake import Lake, f_date
 from slidr.pyworker import light
 from slidr.tables import features_table
 from slidr.zones import local_time
@@ -33,14 +35,39 @@ def build(clicks: DataFrame, *, spec: FeatureSpec, start: date, end: date, known
     `clicks` must reach back to the start of the longest window before `start`; `known` is `then` (a click counts what
     had arrived by its own arrival) or `now`.
     """
+    rows, last = _before_last(clicks, spec=spec, start=start, end=end, known=known, zones=zones)
+    made = rows.mapInArrow(light(last.run), _schema(last))
+    return made.withColumns({"click_date": F.to_date("click_time"), "origin": F.lit(known)}).select(*features_table(spec).names)
+
+
+def replace_days(lake: Lake, clicks: DataFrame, days: Sequence[date], *, spec: FeatureSpec, known: str, zones: Mapping[str, str]) -> int:
+    """Puts the features of these consecutive days, as `build` gives them, in the place of those that are there, in one commit; returns
+    how many rows. The tasks that make the rows write them: on their way through Spark they would cost more than all counting.
+
+    Raises ConflictError where another writer changed these features meanwhile.
+    """
+    before = data_files.of(lake, features_table(spec), days, origin=known)
+    target = data_files.Target(before.uri, before.table, (("origin", known),))
+    rows, last = _before_last(clicks, spec=spec, start=days[0], end=days[-1] + timedelta(days=1), known=known, zones=zones)
+    made = rows.mapInArrow(light(lambda batches: last.write(batches, target)), from_arrow_schema(data_files.WRITTEN)).collect()
+    written = [data_files.Written(*row) for row in made]
+    data_files.replace_days(lake, target, before, days, written)
+    return sum(file.rows for file in written)
+
+
+def _before_last(
+    clicks: DataFrame, *, spec: FeatureSpec, start: date, end: date, known: str, zones: Mapping[str, str]
+) -> tuple[DataFrame, Stage]:
+    """What the tasks of the last stage get, and that stage."""
     tasks = int(str(clicks.sparkSession.conf.get("spark.sql.shuffle.partitions")))
-    stages = plan(spec, known=known, tasks=tasks)
+    *stages, last = plan(spec, known=known, tasks=tasks)
     wanted = F.col("click_date").between(F.expr(f_date(start)), F.date_sub(F.expr(f_date(end)), 1))
     local = zones if spec.time_of_click else None
-    rows = narrow(clicks, stages[0].layout, exchange=families(spec)[0][0], wanted=wanted, zones=local)
+    first = stages[0] if stages else last
+    rows = narrow(clicks, first.layout, exchange=families(spec)[0][0], wanted=wanted, zones=local)
     for stage in stages:
-        rows = rows.repartition(F.col("bucket")).drop("bucket").mapInArrow(light(stage.run), _schema(stage))
-    return rows.withColumns({"click_date": F.to_date("click_time"), "origin": F.lit(known)}).select(*features_table(spec).names)
+        rows = rows.repartition(F.col("bucket")).drop("bucket").mapInArrow(light(stage.run), PACKED)
+    return rows.repartition(F.col("bucket")).drop("bucket"), last
 
 
 def families(spec: FeatureSpec) -> list[Family]:
@@ -104,10 +131,8 @@ def _layout(spec: FeatureSpec, order: Sequence[Family], number: int, then: bool)
     return Layout(tuple((name_of(columns), columns) for columns in dict.fromkeys(keys)), tuple(made), then)
 
 
-def _schema(stage: Stage) -> str | StructType:
-    if stage.next_layout is not None:
-        return PACKED
-    return StructType([field for field in features_table(stage.spec).schema if field.name not in MADE_OUTSIDE])
+def _schema(last: Stage) -> StructType:
+    return StructType([field for field in features_table(last.spec).schema if field.name not in MADE_OUTSIDE])
 
 
 def narrow(clicks: DataFrame, layout: Layout, *, exchange: tuple[str, ...], wanted: Column, zones: Mapping[str, str] | None) -> DataFrame:

@@ -1,13 +1,15 @@
-"""One key family of a plan of counters: what a Python task does with the rows that it gets. Free of Spark."""
+"""One key family of a plan of counters: what a Python task does with the rows that it gets. Without Spark's frames."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from slidr.data_files import WRITTEN, Target, Writer
 from slidr.features import kernel
 from slidr.features.cargo import (
     LOGGED_IN,
@@ -33,6 +35,7 @@ Batches = Iterable[pa.RecordBatch]
 HOUR = 2 * np.pi * np.arange(1440) / 1440
 DAY_OF_WEEK = 2 * np.pi * np.arange(7) / 7
 DAY = micros("24h")
+EPOCH = date(1970, 1, 1)
 THURSDAY = 3  # 1 January 1970; Monday = 0
 ROWS_OUT = 50_000  # rows that are given on at a time: few enough for the processor's cache
 
@@ -62,6 +65,14 @@ class Stage:
                     yield self._onward(ids, records, made, self.next_layout)
                 else:
                     yield from self._last(ids, records, made).to_batches()
+
+    def write(self, batches: Batches, target: Target) -> Iterator[pa.RecordBatch]:
+        """As `run` of the last stage, into a file for each day; the batches say which: WRITTEN."""
+        with Writer(target) as writer:
+            for batch in self.run(batches):
+                for day, rows in _days_of(batch):
+                    writer.add(rows, day)
+            yield pa.RecordBatch.from_pylist([asdict(file) for file in writer.finish()], schema=WRITTEN)
 
     @property
     def _names(self) -> list[str]:
@@ -118,6 +129,14 @@ class _Stored:
 
     def arrival(self) -> NDArray[np.int64]:
         return self.store.field("arrival")
+
+
+def _days_of(batch: pa.RecordBatch) -> Iterator[tuple[date, pa.Table]]:
+    """The rows of each day; they come day by day."""
+    days = batch.column("click_time").cast(pa.int64()).to_numpy() // DAY
+    starts = np.flatnonzero(np.diff(days, prepend=days[:1] - 1))
+    for start, end in zip(starts, [*starts[1:], len(days)], strict=True):
+        yield EPOCH + timedelta(days=int(days[start])), pa.Table.from_batches([batch.slice(start, end - start)])
 
 
 def _wanted_by_day(records: Records) -> NDArray[np.int64]:

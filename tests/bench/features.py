@@ -138,8 +138,10 @@ class Bench:
         days = [START + timedelta(days=n) for n in range(DAYS)]
         copy = Lake(self.spark, str(self.root / "copy"))
 
+        lake.create(table)
+
         def slidr() -> None:
-            lake.replace_days(built(lake.read(CLICKS), CONF.spec), table, days, exchange=False, origin="now")
+            counters.replace_days(lake, lake.read(CLICKS), days, spec=CONF.spec, known="now", zones=CONF.marketplaces)
 
         def floor() -> None:
             finished = lake.read(table).repartition(F.col("click_id")).sortWithinPartitions("click_date", "origin", "click_id")

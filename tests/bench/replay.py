@@ -73,9 +73,9 @@ def prepare(spark: SparkSession, root: Path, rows: int) -> Lake:
     fill(lake, spark, root / "clicks")
     for table in (DECISIONS, CURRENT_DECISIONS, REPLAY_DECISIONS, CORRECTIONS, REPLAYS, LABELS):
         lake.create(table)
-    clicks = lake.read(CLICKS)
-    built = counters.build(clicks, spec=SPEC, start=FIRST.date(), end=LAST.date(), known="then", zones=CONF.marketplaces)
-    lake.replace_days(built, features_table(SPEC), [FIRST.date() + timedelta(days=n) for n in range(DAYS)], exchange=False)
+    lake.create(features_table(SPEC))
+    days = [FIRST.date() + timedelta(days=n) for n in range(DAYS)]
+    counters.replace_days(lake, lake.read(CLICKS), days, spec=SPEC, known="then", zones=CONF.marketplaces)
     return lake
 
 
