@@ -2,22 +2,24 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
+from slidr.jobs import upkeep
 
-from slidr import answers, diagnosis, dictionary, jars, query, ready
-from slidr.errors import InputError, UsageError
+from slidr import answers, diagnosis, dictionary, direct, jars, query, ready
+from slidr.errors import InputError, SetupError, UsageError
 from slidr.run import Job, Outcome
 
 SHOWN = 100  # rows of an answer on a terminal
-LIST, CHECK = "list", "check"
+LIST, CHECK, OPTIMIZE = "list", "check", "optimize"
 Query = Annotated[str | None, typer.Argument(metavar="QUERY", help="A SELECT over the tables; $NAME in it is a parameter.")]
 ReadyName = Annotated[str | None, typer.Option("--ready", metavar="NAME", help="A query that slidr ships; `list` lists them.")]
 Params = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Value of a parameter; repeatable.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help=f"Most rows; {SHOWN} on a terminal, all with --csv and --json.")]
-TableName = Annotated[str | None, typer.Argument(metavar="NAME", help="A table, to see its columns; `check` compares the lake with them.")]
+TableName = Annotated[str | None, typer.Argument(metavar="NAME", help="A table, to see its columns; or check, optimize.")]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="The data dictionary as a page, docs/tables.md.")]
 JarsOnly = Annotated[bool, typer.Option("--jars", help="Prints the Delta jars, comma separated, for spark-submit --jars.")]
 
@@ -74,7 +76,10 @@ def _values(params: Sequence[str]) -> dict[str, str]:
 
 
 def show_tables(job: Job, name: TableName = None, as_markdown: AsMarkdown = False) -> Outcome:
-    """Lists the tables with their versions, rows and meaning; NAME shows a table's columns, `check` compares the lake with them."""
+    """Lists the tables with their versions, rows and meaning; NAME shows a table's columns.
+
+    `check` compares the lake with them; `optimize` brings small files together and removes what nobody can ask for any more.
+    """
     tables = dictionary.named(job.conf.spec)
     if as_markdown:
         return Outcome({}, raw=dictionary.markdown(list(tables.values())))
@@ -83,8 +88,11 @@ def show_tables(job: Job, name: TableName = None, as_markdown: AsMarkdown = Fals
         return Outcome({"tables": rows}, {"Tables": rows})
     if name == CHECK:
         return _checked(job, tables)
+    if name == OPTIMIZE:
+        done: Outcome = upkeep.optimize(job)
+        return done
     if name not in tables:
-        raise UsageError(f"expected one of the tables {', '.join(tables)}, or {CHECK}, found {name!r}")
+        raise UsageError(f"expected one of the tables {', '.join(tables)}, or {CHECK}, {OPTIMIZE}, found {name!r}")
     table, columns = tables[name], dictionary.columns(tables[name])
     facts = {"table": table.name, "grain": list(table.grain), "partitions": list(table.partitions), "holds": table.comment}
     said = f"{table.comment}.\nOne row per {' x '.join(table.grain)}; partitioned by {', '.join(table.partitions)}."
@@ -106,13 +114,35 @@ def doctor(job: Job, jars_only: JarsOnly = False) -> Outcome:
     if jars_only:
         paths = ",".join(str(path) for path in jars.ensure(job.conf.spark.jars))
         return Outcome({"jars": paths}, said=paths)
-    findings = diagnosis.examine(job.conf)
+    findings = [*diagnosis.examine(job.conf), *reach(job)]
     rows = [
         {"what": f.what, "found": f.found, "fine": "yes" if f.fine else "NO", "how to mend it": "" if f.fine else f.remedy}
         for f in findings
     ]
     broken = [f for f in findings if not f.fine]
     return Outcome({"findings": rows}, {"slidr doctor": rows}, f"{len(broken)} to mend." if broken else "All fine.", 75 if broken else 0)
+
+
+def reach(job: Job) -> list[diagnosis.Finding]:
+    """How far back a replay can go, where the lake can be reached without Spark: this command says what is wrong with Java, too."""
+    from slidr.replay import horizon
+
+    what, remedy = "oldest replayable hour", "bring the files back from a copy of the lake, or ingest and score these days again"
+    if not direct.reaches(job.conf.lake.root, job.conf.lake.catalog):
+        return [diagnosis.Finding(what, "not looked at: the tables are in a catalog or a store that only Spark reaches", True, "")]
+    try:
+        found = horizon.look(job.place, job.conf, job.now)
+    except (InputError, SetupError) as error:
+        return [diagnosis.Finding(what, str(error), False, "mend what the line says")]
+    if not found.modes:
+        return [diagnosis.Finding(what, "no clicks in the lake yet", True, "")]
+    rows = [diagnosis.Finding(f"{what}, {one.mode}", f"{_since(one.since)}: {one.why}", not one.lost, remedy) for one in found.modes]
+    commits = ", ".join(f"{name} {number} of {time:%Y-%m-%d %H:%M} UTC" for name, (number, time) in found.commits.items())
+    return [*rows, diagnosis.Finding("oldest readable commit", commits, True, "")]
+
+
+def _since(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC" if time else "none"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ in `tables.py` like the others. Credentials of object stores come from the envir
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from pyarrow.fs import FileInfo, FileSelector, PyFileSystem
 
 from slidr.errors import InputError, SetupError
 from slidr.lake import PROPERTIES, Lake
@@ -61,6 +63,16 @@ class Facts:
     reader_version: int
     features: frozenset[str]
     properties: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What lies in a table's folder: `live` files of the newest commit as Delta's flat add actions; `files` by their path below the
+    folder; `read` gives a file's bytes."""
+
+    live: list[dict[str, Any]]
+    files: dict[str, FileInfo]
+    read: Callable[[str], bytes]
 
 
 def reaches(root: str, catalog: str | None) -> bool:
@@ -129,6 +141,23 @@ def facts(place: Lake | Place, table: Table) -> Facts:
         features=frozenset([*(protocol.reader_features or ()), *(protocol.writer_features or ())]),
         properties=dict(meta.configuration),
     )
+
+
+def stored(place: Lake | Place, table: Table) -> Stored:
+    """Lists the table's folder, log included. Raises InputError where the table is missing."""
+    with told(place, table):
+        delta = DeltaTable(path(place, table))
+        live = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+        store = PyFileSystem(DeltaStorageHandler.from_table(delta._table))
+        files = {info.path: info for info in store.get_file_info(FileSelector("", recursive=True)) if info.is_file}
+    return Stored(live, files, lambda path: bytes(store.open_input_file(path).read()))
+
+
+def sweep(place: Lake | Place, table: Table, days: int) -> int:
+    """Removes files that were superseded more than `days` days ago, or that are as old and belong to no commit; returns how many.
+    Delta refuses fewer days than the table's own retention."""
+    with told(place, table):
+        return len(DeltaTable(path(place, table)).vacuum(retention_hours=24 * days, dry_run=False, full=True))
 
 
 def append(snapshot: Snapshot, rows: Rows) -> bool:

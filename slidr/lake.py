@@ -5,26 +5,29 @@ do not collide and readers prune.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
+from typing import Any
 from uuid import uuid4
 
 from delta.tables import DeltaTable
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from slidr.errors import ConflictError, InputError
 from slidr.tables import TYPES, Table
 
 # Readers other than Spark fail, some in silence, on newer table features: keep to reader version 1.
+HISTORY_DAYS = 100  # a month, its billing and the days after it in which a replay may still correct it
 PROPERTIES = {
     "delta.enableDeletionVectors": "false",
     "delta.checkpointPolicy": "classic",
     "delta.checkpointInterval": "10",  # Spark's own; delta-rs would let readers wade through a hundred commits
-    "delta.deletedFileRetentionDuration": "interval 100 days",
-    "delta.logRetentionDuration": "interval 100 days",
+    "delta.deletedFileRetentionDuration": f"interval {HISTORY_DAYS} days",
+    "delta.logRetentionDuration": f"interval {HISTORY_DAYS} days",
 }
 MOVED = "SLIDR_MOVED"  # a write of ours that found another state than it was decided on
 CONFLICTS = (
@@ -137,8 +140,19 @@ class Lake:
 
     def is_written(self, path: str) -> bool:
         """Whether a folder of files below the root was written to its end."""
-        done = self.spark._jvm.org.apache.hadoop.fs.Path(f"{path}/_SUCCESS")  # type: ignore[union-attr]
-        return bool(done.getFileSystem(self.spark._jsc.hadoopConfiguration()).exists(done))
+        store, done = self._stored(f"{path}/_SUCCESS")
+        return bool(store.exists(done))
+
+    def folders(self, name: str) -> list[str]:
+        """Names of the folders below a folder of the root; none where it is missing."""
+        store, path = self._stored(f"{self.root.rstrip('/')}/{name}")
+        found = store.listStatus(path) if store.exists(path) else []
+        return [str(status.getPath().getName()) for status in found if status.isDirectory()]
+
+    def _stored(self, name: str) -> tuple[Any, Any]:
+        """Hadoop's file system and path of a name: Spark reaches it wherever it lies."""
+        path = self.spark._jvm.org.apache.hadoop.fs.Path(name)  # type: ignore[union-attr]
+        return path.getFileSystem(self.spark._jsc.hadoopConfiguration()), path
 
     def append(self, df: DataFrame, table: Table, token: str | None = None) -> None:
         """Appends in one commit. `token` makes it happen once: a second append with it is skipped by Delta."""
@@ -207,7 +221,8 @@ class Lake:
         merge = merge.whenMatchedUpdate(set=new)
         if insert:
             merge = merge.whenNotMatchedInsertAll(None if delete is None else ~delete)
-        _retell_conflicts(merge.execute, table)
+        with retelling_conflicts(table):
+            merge.execute()
 
     def _checked(self, df: DataFrame, table: Table) -> DataFrame:
         """Declared columns only; a NULL where none is allowed fails the write before its commit."""
@@ -224,12 +239,13 @@ class Lake:
         """Checked rows, brought together by partition: some large files a day, not one from every task."""
         return self._checked(df, table).hint("rebalance", *table.partitions)
 
-    def _save(self, writer, table: Table) -> None:  # type: ignore[no-untyped-def]
+    def _save(self, writer: DataFrameWriter, table: Table) -> None:
         self.create(table)
-        if self.catalog:
-            _retell_conflicts(lambda: writer.saveAsTable(self._catalog_name(table)), table)
-        else:
-            _retell_conflicts(lambda: writer.save(self.path(table)), table)
+        with retelling_conflicts(table):
+            if self.catalog:
+                writer.saveAsTable(self._catalog_name(table))
+            else:
+                writer.save(self.path(table))
 
 
 def conform(df: DataFrame, table: Table) -> DataFrame:
@@ -263,9 +279,11 @@ def in_days(column: Column, days: Iterable[date]) -> Column:
     return column.isin([F.lit(day) for day in days])
 
 
-def _retell_conflicts(write, table: Table) -> None:  # type: ignore[no-untyped-def]
+@contextmanager
+def retelling_conflicts(table: Table) -> Iterator[None]:
+    """Raises ConflictError for Delta's own errors that another writer was faster."""
     try:
-        write()
+        yield
     except Exception as error:
         if _is_conflict(error):
             raise ConflictError(

@@ -38,6 +38,7 @@ VALUES = {
     "ready",
     "answers",
     "dictionary",
+    "history",
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},
@@ -85,7 +86,7 @@ def test_imports_point_one_way() -> None:
     allowed |= {"calibration_plots": VALUES | {"calibration_plots", "plots"}}
     allowed |= {"training_report": VALUES | {"training_report", "training_plots", "calibration_plots", "plots", "evaluation"}}
     allowed |= {"backtest": VALUES | {"backtest", "plots", "evaluation"}}
-    allowed |= {"statement": VALUES | {"statement"}}
+    allowed |= {"statement": VALUES | {"statement"}, "upkeep": VALUES | {"upkeep"}}
     allowed |= {"monitoring": VALUES | {"monitoring", "scoring", "plots", "guardrails"}}
     allowed |= {"weekly": VALUES | {"weekly", "plots", "evaluation", "monitoring"}}
     allowed |= {"replay": VALUES | {"replay", "scoring", "plots", "guardrails", "monitoring"}}

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -12,6 +12,7 @@ from slidr.config import Config, ReplayConf
 from slidr.lake import Lake
 from slidr.replay import numbers, outcomes
 from slidr.replay.audit import Plan, canonical, id_of
+from slidr.replay.horizon import closing
 from slidr.replay.request import Request
 
 
@@ -54,8 +55,7 @@ def _days_since_close(cells: list[Any], now: datetime, conf: ReplayConf) -> floa
     if not months:
         return math.nan
     year, month = map(int, min(months).split("-"))
-    closed = datetime(year + month // 12, month % 12 + 1, conf.close_day, 23, 59, 59, tzinfo=now.tzinfo)
-    return (now - closed).total_seconds() / 86_400
+    return (now - closing(year, month, conf, timezone.utc)).total_seconds() / 86_400
 
 
 def _plain(check: guardrails.Check) -> dict[str, Any]:
