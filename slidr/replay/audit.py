@@ -152,12 +152,9 @@ def _plan(row: dict[str, Any]) -> Plan:
     if id_of(row["plan"] or "") != plan_id:
         raise InputError(f"expected the plan {plan_id} to be the hash of what it pins, found another; plan again, nothing was published")
     pins, counts, money, details = (_object(row, name) for name in ("plan", "counts", "money", "details"))
-    lacking = sorted(set(DETAILS) - set(details))
-    if lacking or not all(type(number) is int for number in counts.values()):
-        raise InputError(
-            f"expected whole counts and the details {', '.join(DETAILS)} of the plan {plan_id} in the table {REPLAYS.name}, "
-            f"found none of {', '.join(lacking) or 'the first'}; plan again"
-        )
+    lacking = sorted(set(DETAILS) - set(details)) + [name for name, number in counts.items() if type(number) is not int]
+    if lacking:
+        raise InputError(f"expected the plan {plan_id} whole in the table {REPLAYS.name}, found no usable {', '.join(lacking)}; plan again")
     return Plan(plan_id, pins, counts, money, details, already=True)
 
 
