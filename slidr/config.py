@@ -77,6 +77,7 @@ class IngestConf(Section):
     future_tolerance_minutes: Annotated[int, Field(ge=0)]
     earliest: date
     session_gap_minutes: Positive
+    pseudonym_key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None
 
 
 class LabelsConf(Section):

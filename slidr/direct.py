@@ -18,6 +18,7 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileInfo, FileSelector, PyFileSystem
 
 from slidr.errors import InputError, SetupError
+from slidr.folders import private_root
 from slidr.lake import PROPERTIES, Lake
 from slidr.tables import Table
 
@@ -99,6 +100,7 @@ def create(place: Lake | Place, table: Table) -> None:
     """Makes the table, as `Lake.create` does, where it is missing; leaves it alone where it exists."""
     if exists(place, table):
         return
+    private_root(place.root)
     try:
         with told(place, table):
             DeltaTable.create(
@@ -107,7 +109,7 @@ def create(place: Lake | Place, table: Table) -> None:
                 mode="ignore",
                 partition_by=list(table.partitions),
                 description=table.comment,
-                configuration={**PROPERTIES, "delta.dataSkippingNumIndexedCols": str(table.indexed)},
+                configuration={**PROPERTIES, **table.statistics},
             )
     except CommitFailedError:
         if not exists(place, table):  # else another process made the same table at the same time
@@ -178,6 +180,14 @@ def add(place: Lake | Place, table: Table, rows: Rows) -> None:
     create(place, table)
     with told(place, table):
         write_deltalake(path(place, table), _arrow(table, rows), mode="append")
+
+
+def purge(place: Lake | Place, table: Table) -> int:
+    """Deletes the files that the newest commit does not have any more, at once, and returns their number: older commits can't be read
+    after it. Files that no commit names yet, of writers at work, are left alone."""
+    with _told(place, table):
+        gone = DeltaTable(path(place, table)).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    return len(gone)
 
 
 def _arrow(table: Table, rows: Rows) -> pa.Table:

@@ -18,6 +18,7 @@ from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
 from slidr.errors import ConflictError, InputError
+from slidr.folders import private_root
 from slidr.tables import TYPES, Table
 
 # Readers other than Spark fail, some in silence, on newer table features: keep to reader version 1.
@@ -73,9 +74,10 @@ class Lake:
         """Makes the table where it is missing; leaves it alone where it exists."""
         if self.exists(table):
             return
+        private_root(self.root)
         builder = DeltaTable.createIfNotExists(self.spark).comment(table.comment).addColumns(table.schema)
         builder = builder.tableName(self._catalog_name(table)) if self.catalog else builder.location(self.path(table))
-        for key, value in {**PROPERTIES, "delta.dataSkippingNumIndexedCols": str(table.indexed)}.items():
+        for key, value in {**PROPERTIES, **table.statistics}.items():
             builder = builder.property(key, value)
         try:
             builder.partitionedBy(*table.partitions).execute()

@@ -38,7 +38,8 @@ class Column:
 @dataclass(frozen=True)
 class Table:
     """`grain` is the unique key; `partitions` are folders, of which the first is a UTC date; of the first `indexed` columns
-    Delta keeps the extremes of each file, which costs as much as writing the column."""
+    Delta keeps the extremes of each file, which costs as much as writing the column. `personal` columns tell of people: none of their
+    values may stand in Delta's log, and an erasure empties them."""
 
     name: str
     comment: str
@@ -46,6 +47,16 @@ class Table:
     partitions: tuple[str, ...]
     columns: tuple[Column, ...]
     indexed: int = 32
+    personal: tuple[str, ...] = ()
+
+    @property
+    def statistics(self) -> dict[str, str]:
+        """The property that says of which columns Delta's log holds extremes."""
+        if not self.personal:
+            return {"delta.dataSkippingNumIndexedCols": str(self.indexed)}
+        hidden = {*self.personal, *self.partitions}
+        told = [c.name for c in self.columns[: self.indexed] if c.name not in hidden and c.type != "boolean"]  # Delta refuses booleans
+        return {"delta.dataSkippingStatsColumns": ",".join(told)}
 
     @property
     def names(self) -> list[str]:
@@ -95,6 +106,7 @@ currency         string     ISO 4217 code
 upstream_filter  string?    rule of the upstream filter that already made the click free; NULL if none did
 arrival_time     timestamp  when the click became known, UTC; click_time where the source does not say
 """),
+    personal=("user_id", "ip", "ip_key", "user_agent"),
 )
 
 PURCHASES = Table(
@@ -116,6 +128,7 @@ cancelled      boolean    whether the order was cancelled; a cancelled order lab
 click_id       string?    click that the source itself attributes the order to
 arrival_time   timestamp  when the order became known, UTC; purchase_time where the source does not say
 """),
+    personal=("user_id",),
 )
 
 REJECTS = Table(
@@ -131,6 +144,33 @@ source_file    string     file that held the row
 run_id         string     run that refused it
 rejected_time  timestamp  when it was refused, UTC
 reject_date    date       UTC day of rejected_time
+"""),
+    personal=("raw",),
+)
+
+PSEUDONYM_KEYS = Table(
+    "pseudonym_keys",
+    "The key that made the pseudonyms of this lake; no row: users and addresses are as delivered",
+    grain=("key_id",),
+    partitions=("key_date",),
+    columns=_columns("""
+key_id         string     fingerprint of the key, 12 hex digits; the key itself is nowhere on record
+recorded_time  timestamp  when the first rows with its pseudonyms were written, UTC
+key_date       date       UTC day of recorded_time
+run_id         string     run that wrote them
+"""),
+)
+
+ERASED = Table(
+    "erased",
+    "Rows whose user was erased: delivered again, they are already there",
+    grain=("table_name", "row_id"),
+    partitions=("erased_date",),
+    columns=_columns("""
+table_name   string     clicks or purchases
+row_id       string     click_id or order_id of the row, whose personal columns are NULL since
+run_id       string     run that erased them
+erased_date  date       UTC day of that run
 """),
 )
 
@@ -396,6 +436,8 @@ ALL = (
     CLICKS,
     PURCHASES,
     REJECTS,
+    PSEUDONYM_KEYS,
+    ERASED,
     LABELS,
     DECISIONS,
     SHADOW_DECISIONS,

@@ -39,6 +39,9 @@ VALUES = {
     "answers",
     "dictionary",
     "history",
+    "pseudonyms",
+    "redaction",
+    "folders",
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},

@@ -13,10 +13,12 @@ from slidr.config import Config
 from slidr.errors import ConfigError
 from slidr.hashing import row_hash
 from slidr.ingest.address import ip_key
+from slidr.ingest.hiding import hidden_fields, hide, raw
 from slidr.ingest.read import BOOLEAN, EPOCH, NUMBER, TEXT, TIME, Wanted
 from slidr.ingest.sessions import PREFIX
 from slidr.ingest.sources import EPOCHS, FieldMap, Source, Target, field_maps, target
 from slidr.ingest.values import as_text, digest, mapped_text, present, read_as
+from slidr.pseudonyms import Key
 from slidr.tables import CLICKS
 from slidr.zones import local_time
 
@@ -74,12 +76,14 @@ def _check_features(source: Source, goal: Target) -> None:
         )
 
 
-def parse(rows: DataFrame, *, source: Source, wanted: Sequence[Wanted], conf: Config, now: datetime, every_raw: bool = False) -> DataFrame:
+def parse(
+    rows: DataFrame, *, source: Source, wanted: Sequence[Wanted], conf: Config, now: datetime, key: Key | None, every_raw: bool = False
+) -> DataFrame:
     """Typed rows: `_file`, `_raw`, and for each table its fields, derived columns, `T__in`, `T___reason` and `T___content`.
 
     `_content` is a hash of what the row says, apart from when it arrived and a session made by a gap: rows of one id
     with one content are duplicates. `_raw` is filled for rows with a reason, the others' would be written for nothing;
-    `every_raw` fills it everywhere.
+    `every_raw` fills it everywhere. With a `key` users and addresses are pseudonyms, in `_raw` too.
     """
     column = {w.name: F.col(f"v{i}") for i, w in enumerate(wanted)}
     goals = {name: target(name, conf.spec) for name in source.tables}
@@ -88,6 +92,10 @@ def parse(rows: DataFrame, *, source: Source, wanted: Sequence[Wanted], conf: Co
     rows = rows.withColumns({f"{key}__text": text for key, text in texts.items()})
     times = {w.name: F.col(f"t{i}") for i, w in enumerate(wanted) if w.timed}
     rows = rows.withColumns(_typed(goals, maps, times))
+    rows = rows.withColumn("clicks__ip_key", ip_key(F.col("clicks__ip"))) if "clicks" in goals else rows
+    if key:  # before ids are made of the row
+        rows = hide(rows, hidden_fields(goals, maps), key)
+        rows = rows.withColumn("_raw", raw(wanted, maps, key))
     rows = _with_row_ids(rows, goals, maps)
     for position, (name, goal) in enumerate(goals.items()):
         mapping, malformed = source.tables[name], F.col("_malformed")
@@ -155,7 +163,6 @@ def _derived(rows: DataFrame, name: str, goal: Target, *, conf: Config) -> DataF
     return rows.withColumns(
         {
             "clicks__local_date": F.to_date(local_time(col("click_time"), col("marketplace"), conf.marketplaces)),
-            "clicks__ip_key": ip_key(col("ip")),
             "clicks__logged_in": F.coalesce(col("logged_in"), col("user_id").isNotNull()),
         }
     )

@@ -81,8 +81,11 @@ def _check(where: str, found: Sequence[str], wanted: Sequence[Wanted], *, only_r
         near = get_close_matches(column.name, found, n=1)
         lines.append(f"{column.name!r}" + (f" (did the file mean {near[0]!r}?)" if near else ""))
     if lines:
+        # A first line without any name that was looked for is hardly a header: it may be a row, with an address and a user.
+        header = set(found) & {column.name for column in wanted} or any("(" in line for line in lines)
+        told = ", ".join(found) or "none" if header else f"{len(found)} others; does the file begin with a header?"
         raise InputError(
-            f"expected the columns {', '.join(lines)} in {where}, found {', '.join(found) or 'none'}; "
+            f"expected the columns {', '.join(lines)} in {where}, found {told}; "
             "correct the file, or name its columns in a source of your own"
         )
 

@@ -15,8 +15,10 @@ from functools import cache, reduce
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
+from slidr import pseudonyms
 from slidr.config import Config
 from slidr.errors import ConflictError, GuardrailError, InputError
+from slidr.folders import private_root
 from slidr.ingest.files import find_files, hadoop_path
 from slidr.ingest.parse import check_source, parse, wanted_columns
 from slidr.ingest.read import read_files
@@ -37,9 +39,11 @@ def ingest(lake: Lake, *, source: Source, paths: Sequence[str], conf: Config, ru
 
     `now` (with an offset) dates rejects and bounds how late a time may be. Raises InputError for files that are missing,
     empty, unreadable or without a column of the source, GuardrailError where more than `ingest.max_reject_share` of a
-    table's rows are rejects; then nothing was published.
+    table's rows are rejects, ConfigError where the lake's users and addresses are pseudonyms by another key; then nothing was published.
     """
     check_source(source, conf)
+    key = pseudonyms.load_key(conf.ingest)
+    pseudonyms.require(lake, key)
     staging = _staging(lake, run_id)
     files = find_files(lake.spark, paths, source.format)
     _remove_leftovers(lake)
@@ -47,7 +51,7 @@ def ingest(lake: Lake, *, source: Source, paths: Sequence[str], conf: Config, ru
 
     def typed(every_raw: bool) -> DataFrame:
         rows = read_files(lake.spark, files, source, wanted)
-        return parse(rows, source=source, wanted=wanted, conf=conf, now=now, every_raw=every_raw)
+        return parse(rows, source=source, wanted=wanted, conf=conf, now=now, key=key, every_raw=every_raw)
 
     try:
         # Materialised: what was counted is what is written, even if a file changes.
@@ -57,6 +61,7 @@ def ingest(lake: Lake, *, source: Source, paths: Sequence[str], conf: Config, ru
         counts = [_file_counts(name, file.name, found) for name, found in cells.items() for file in files]
         summary = IngestSummary(run_id, source.name, tuple(counts))
         _guard(summary, conf)
+        pseudonyms.record(lake, key, run_id=run_id, now=now)
         if summary.has_rejects:
             again = cache(lambda: _materialised(typed(every_raw=True), f"{staging}/again"))
             _publish_rejects(lake, tables, again, conf=conf, run_id=run_id, now=now)
@@ -194,6 +199,7 @@ def _with_raw(rejects: DataFrame, again: Callable[[], DataFrame], *, name: str, 
 def _staging(lake: Lake, run_id: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", run_id):
         raise InputError(f"expected a run id of letters, digits, dots, - and _, found {run_id!r}")
+    private_root(lake.root)  # what is put there comes before the first table
     return f"{lake.root.rstrip('/')}/_staging/{run_id}"
 
 

@@ -17,7 +17,7 @@ from slidr.ingest.sources import TableMap, Target
 from slidr.ingest.summary import ALREADY, MERGED, NEW, REJECT
 from slidr.lake import Lake, in_days
 from slidr.slices import report_slice
-from slidr.tables import CLICKS, DECISIONS
+from slidr.tables import CLICKS, DECISIONS, ERASED
 
 CONFLICT = "conflicting_duplicate"
 OWN = ("_file", "_raw", "_status", "_reason", "_content")
@@ -58,11 +58,12 @@ def compare(rows: DataFrame, doubtful: DataFrame, *, goal: Target, mapping: Tabl
     """The settled rows of doubtful ids.
 
     Of rows with one id the earliest arrival stays (then the smallest content); equal ones are already there, others
-    conflict. What the lake has stays in any case.
+    conflict. What the lake has stays in any case. A row whose user was erased is already there, whatever it says.
     """
     doubted = rows.where("_reason is null").join(doubtful, on=goal.key, how="left_semi").withColumn("_meaning", F.col("_content"))
     ranked = _merged_lines(doubted, goal) if mapping.order_lines else _ranked(doubted, goal)
-    judged = _judged(ranked.join(_known(doubted, doubtful, goal, lake), on=goal.key, how="left"))
+    known = ranked.join(_known(doubted, doubtful, goal, lake), on=goal.key, how="left")
+    judged = _judged(known.join(_erased(goal, lake), on=goal.key, how="left"))
     return judged.select(*OWN, *goal.table.names)
 
 
@@ -99,8 +100,9 @@ def _merged_lines(rows: DataFrame, goal: Target) -> DataFrame:
 def _judged(rows: DataFrame) -> DataFrame:
     overflow = F.when(F.col("_overflow"), F.lit("not_a_number: amount_micros"))
     other = F.coalesce("_elsewhere", F.lit(False)) | (F.col("_meaning") != F.coalesce("_known", "_first"))
-    rows = rows.withColumn("_reason", F.coalesce(overflow, F.when(other, F.lit(CONFLICT))))
-    repeated = F.col("_known").isNotNull() | (F.col("_rank") > 1)
+    erased = F.col("_erased").isNotNull()
+    rows = rows.withColumn("_reason", F.when(~erased, F.coalesce(overflow, F.when(other, F.lit(CONFLICT)))))
+    repeated = erased | F.col("_known").isNotNull() | (F.col("_rank") > 1)
     kept = F.when(F.col("_line") > 1, MERGED).when(repeated, ALREADY).otherwise(NEW)
     return rows.withColumn("_status", F.when(F.col("_reason").isNotNull(), REJECT).otherwise(kept))
 
@@ -115,6 +117,14 @@ def _known(rows: DataFrame, doubtful: DataFrame, goal: Target, lake: Lake) -> Da
         other = there.where(~in_days(F.col(goal.day), days)).select(goal.key)
         known = known.unionByName(other.withColumns({"_known": F.lit(None).cast("bigint"), "_elsewhere": F.lit(True)}))
     return known.join(doubtful, on=goal.key, how="left_semi")
+
+
+def _erased(goal: Target, lake: Lake) -> DataFrame:
+    """Key and `_erased` of the rows whose user was erased."""
+    if not lake.exists(ERASED):
+        return lake.spark.createDataFrame([], f"{goal.key} string, _erased boolean")
+    rows = lake.read(ERASED).where(F.col("table_name") == goal.table.name)
+    return rows.select(F.col("row_id").alias(goal.key), F.lit(True).alias("_erased")).distinct()
 
 
 def _of_origin(table: DataFrame) -> DataFrame:
