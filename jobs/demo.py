@@ -13,6 +13,7 @@ from slidr.jobs import features, ingest, init, labels, models, monitor, replay, 
 from slidr import config
 from slidr.days import days_between, midnight
 from slidr.errors import UsageError
+from slidr.folders import private
 from slidr.run import Job, Outcome, together
 from slidr.simulator.evaluation import judge, read_truth
 from slidr.tables import CURRENT_DECISIONS, SLICE_METRICS
@@ -81,7 +82,7 @@ def fresh(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise UsageError(f"expected an empty folder or an earlier demo at {folder}, found other files; choose one with --folder")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    private(folder)
     (folder / MARK).touch()
 
 

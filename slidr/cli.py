@@ -1,7 +1,6 @@
 """`slidr …`: the commands for people. Each is a function of `jobs/`, with the common options added; spark-submit runs the same."""
 
 import inspect
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -13,6 +12,7 @@ from typer.core import TyperGroup
 from slidr import config
 from slidr.errors import SlidrError
 from slidr.options import AsJson, ConfFile, Quiet, Settings, Verbose
+from slidr.redaction import Redaction
 from slidr.run import Outcome, execute
 
 Action = Callable[..., Outcome]
@@ -71,6 +71,7 @@ class Main(Commands):
         "report": "report.report",
         "statement": "statement.statement",
         "explain": "explain.explain",
+        "erase": "erase.erase",
         "sql": "look.sql",
         "tables": "look.show_tables",
         "doctor": "look.doctor",
@@ -108,10 +109,10 @@ def _run(action: Action, given: dict[str, Any], common: dict[str, Any]) -> int:
     try:
         settings = config.load(common["conf"], tuple(common["settings"] or ()))
     except SlidrError as error:
-        typer.echo(f"slidr: {error}", err=True)
+        typer.echo(f"slidr: {Redaction().text(str(error))}", err=True)
         return error.exit_code
     return execute(
-        shlex.join(["slidr", *sys.argv[1:]]),
+        ["slidr", *sys.argv[1:]],
         lambda job: action(job, **given),
         conf=settings,
         as_json=common["as_json"],

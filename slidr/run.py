@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from html import escape
@@ -21,11 +21,13 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from slidr import direct, session, tables
+from slidr import direct, redaction, session, tables
 from slidr.build import code_version
 from slidr.config import Config
 from slidr.errors import DONE, GuardrailError, SetupError, SlidrError
+from slidr.folders import private
 from slidr.lake import Lake
+from slidr.redaction import Redaction
 from slidr.replay.audit import claimed_actor
 
 Cells = Sequence[Mapping[str, Any]]
@@ -79,9 +81,13 @@ class Job:
         where = self.conf.lake
         return direct.Place(where.root) if direct.reaches(where.root, where.catalog) else self.lake
 
+    @cached_property
+    def redaction(self) -> Redaction:
+        return redaction.of(self.conf)
+
     def say(self, text: str) -> None:
         """One line of progress on stderr."""
-        self.console.print(f"[dim]{datetime.now(timezone.utc):%H:%M:%S}[/dim] {text}", highlight=False)
+        self.console.print(f"[dim]{datetime.now(timezone.utc):%H:%M:%S}[/dim] {self.redaction.text(text)}", highlight=False)
 
 
 def begin(conf: Config, *, quiet: bool = False, as_json: bool = False) -> Job:
@@ -90,19 +96,28 @@ def begin(conf: Config, *, quiet: bool = False, as_json: bool = False) -> Job:
     return Job(conf, f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}", now, Console(stderr=True, quiet=quiet), actor=claimed_actor(), as_json=as_json)
 
 
-def execute(command: str, action: Callable[[Job], Outcome], *, conf: Config, as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Runs one command and returns its exit code; whatever happens, the run leaves its record."""
+def execute(words: Sequence[str], action: Callable[[Job], Outcome], *, conf: Config, as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Runs one command, given as its words, and returns its exit code; whatever happens, the run leaves its record, without secrets."""
     session.use_utc()
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, stream=sys.stderr)
-    for name in ("py4j", "alembic", "mlflow", "matplotlib"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     job = begin(conf, quiet=quiet, as_json=as_json)
+    _log(job.redaction, verbose)
     started = job.now
     signal.signal(signal.SIGTERM, _terminated)
     outcome, message = _attempt(action, job, verbose)
-    _record(job, command, started, outcome, message)
+    hidden = job.redaction.all
+    outcome, message = replace(outcome, summary=hidden(outcome.summary), said=hidden(outcome.said)), hidden(message)
+    recorded = redaction.without_texts(message) if message and list(words[1:2]) == ["sql"] else message
+    _record(job, job.redaction.command(words), started, outcome, recorded)
     _show(outcome, message, job, as_json)
     return outcome.exit_code
+
+
+def _log(hide: Redaction, verbose: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(redaction.Formatter(hide))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, handlers=[handler])
+    for name in ("py4j", "alembic", "mlflow", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
@@ -124,7 +139,7 @@ def _attempt(action: Callable[[Job], Outcome], job: Job, verbose: bool) -> tuple
         return Outcome({}, exit_code=int(stop.code or 0)), "terminated; run the same command again, it continues where it was"
     except Exception as error:  # the last line of defence: recorded and retold, with the trace for -v
         if verbose:
-            traceback.print_exc()
+            print(job.redaction.text(traceback.format_exc()), file=sys.stderr)
         return Outcome({}, exit_code=BROKEN), f"{type(error).__name__}: {_first_lines(error)}\nRun it with -v for the whole trace."
 
 
@@ -149,8 +164,7 @@ def _record(job: Job, command: str, started: datetime, outcome: Outcome, message
         "counts": json.dumps(outcome.summary, default=str, sort_keys=True),
         "message": message,
     }
-    folder = job.conf.work.root / "runs" / job.run_id
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = private(job.conf.work.root / "runs" / job.run_id)
     written = folder / "run_result.json.partial"
     written.write_text(json.dumps({**row, "counts": outcome.summary}, default=str, indent=2), encoding="utf-8")
     written.replace(folder / "run_result.json")
@@ -222,6 +236,4 @@ def together(*actions: Callable[[], Any]) -> list[Any]:
 
 def folder(job: Job, *parts: str) -> Path:
     """A folder below `work.root`, made where it is missing."""
-    path = job.conf.work.root.joinpath(*parts)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return private(job.conf.work.root.joinpath(*parts))

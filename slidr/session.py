@@ -9,7 +9,7 @@ import time
 
 from pyspark.sql import SparkSession
 
-from slidr import jars
+from slidr import jars, redaction
 from slidr.config import SparkConf
 from slidr.errors import SetupError
 
@@ -29,6 +29,7 @@ DEFAULTS = {
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.redaction.regex": redaction.SPARK,  # its own default lets account keys through
     "spark.executorEnv.TZ": "UTC",
     "spark.executorEnv.OMP_NUM_THREADS": "1",
     "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",

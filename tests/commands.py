@@ -1,6 +1,7 @@
 """The commands as a user gives them, on a lake and a registry of their own."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,9 @@ SMALL = {
 }
 
 
+WORD = re.compile(r"[\w.:]+(?:/64)?")
+
+
 class World:
     """One lake below `root`, a shipped configuration with some settings changed, and the commands on it."""
 
@@ -49,6 +53,7 @@ class World:
         changed = [word for key, value in {**places, **settings}.items() for word in ("--set", f"{key}={value}")]
         self.options = ["--conf", str(config.shipped(conf)), *changed]
         self.lake = Lake(spark, str(root / "lake"))
+        self.said: list[str] = []  # by every command
 
     def run(self, *words: str) -> Result:
         """The words' own settings come last: the last one of a key holds."""
@@ -57,8 +62,15 @@ class World:
 
     def ok(self, *words: str, code: int = 0) -> dict:
         result = self.run(*words)
+        self.said += [result.output, result.stderr]
         assert result.exit_code == code, f"{words}: {result.exit_code}\n{result.output}\n{result.stderr}"
         return json.loads(result.stdout.strip().splitlines()[-1])
+
+    def people(self, *texts: str) -> set[str]:
+        """Users and addresses of the lake's clicks that stand in the texts."""
+        clicks = self.lake.read(tables.CLICKS)
+        known = {row[0] for name in ("user_id", "ip", "ip_key") for row in clicks.select(name).distinct().collect()}
+        return known & {word.strip(".:") for text in texts for word in WORD.findall(text)}
 
     def rows(self, table: tables.Table) -> int:
         return self.lake.read(table).count()

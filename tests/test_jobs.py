@@ -238,6 +238,20 @@ def test_every_run_leaves_its_record(world: World) -> None:
     assert (row["outcome"], row["exit_code"]) == ("refused", 9)
 
 
+def test_no_user_and_no_address_is_in_what_the_commands_said_and_wrote(world: World) -> None:
+    """Of the whole chain: output, reports, records, the registry, and Delta's log of every table."""
+    clicks = world.lake.read(tables.CLICKS)
+    some = clicks.where("user_id is not null").select("user_id", "ip", "ip_key").first()
+    assert world.people(f"<td>{some['user_id']}</td> from {some['ip']}, {some['ip_key']}: x") == set(some)  # what is there is found
+    kinds = {".html", ".json", ".csv", ".prom", ".md", ".db", ".crc", ".yaml"}
+    folders = [world.root / name for name in ("work", "artifacts", "lake")]
+    files = [path for folder in [world.root / "registry.db", *folders] for path in [folder, *folder.rglob("*")] if path.suffix in kinds]
+    assert {path.suffix for path in files} >= {".html", ".json", ".csv", ".prom", ".db"}
+    texts = [path.read_bytes().decode("latin-1") for path in files]
+    runs = [str(row) for row in world.lake.read(tables.RUNS).collect()]
+    assert world.people(*texts, *runs, *world.said) == set()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

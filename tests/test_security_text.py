@@ -1,10 +1,12 @@
 """No SQL and no shell is made from text: a lint over all code that slidr ships, with the few made texts on a list, each with its reason."""
 
 import ast
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from slidr.run import Outcome
 from tests.test_layers import ROOT, modules
 
 # Functions whose text is SQL, or a filter of MLflow's; `option` where it is Delta's replaceWhere.
@@ -122,3 +124,28 @@ def test_no_shell_is_asked() -> None:
             if isinstance(node, ast.Call) and name.startswith("subprocess."):
                 assert isinstance(node.args[0], ast.List), f"{path}: a list of words, not a line for a shell"
                 assert not {"shell", "executable"} & {keyword.arg for keyword in node.keywords}, path
+
+
+def test_every_dependency_is_judged_in_the_docs() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    lists = {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)}
+    names = [re.split("[<>=]", text)[0] for text in (*lists["BASE"], *lists["TRAIN"])]
+    assert len(names) > 15
+    assert [name for name in names if name not in page] == []
+
+
+def test_nothing_in_a_page_goes_past_the_escaping() -> None:
+    pages = sorted((ROOT / "slidr").rglob("*.j2"))
+    assert len(pages) >= 5
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"\|\s*safe|autoescape|Markup|<script|\son\w+=|javascript:|\w=\{\{", text), page
+        places = re.findall(r'(\w+)="[^"{]*\{\{', text)
+        assert set(places) <= {"src", "alt", "class", "colspan", "rowspan", "title", "id"}, f"{page}: {places}"
+
+
+def test_what_a_notebook_shows_is_escaped() -> None:
+    shown = Outcome({}, {"<script>title": [{"<script>name": "<script>agent"}]}, said="<script>said")._repr_html_()
+    assert "<script" not in shown
+    assert shown.count("&lt;script") == 4

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlparse
 
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -29,6 +28,8 @@ from slidr import bundle as bundles  # noqa: E402
 from slidr.bundle_files import require_files  # noqa: E402
 from slidr.config import RegistryConf  # noqa: E402
 from slidr.errors import ModelRefusedError, SetupError  # noqa: E402
+from slidr.folders import private, private_root  # noqa: E402
+from slidr.redaction import Redaction  # noqa: E402
 from slidr.registry.places import artifact_root, local_path, require_inside  # noqa: E402
 from slidr.registry.states import States  # noqa: E402
 
@@ -42,14 +43,15 @@ class Store:
     @cached_property
     def client(self) -> MlflowClient:
         if self.conf.uri.startswith("sqlite:///"):
-            Path(self.conf.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            private(Path(self.conf.uri.removeprefix("sqlite:///")).parent)
         try:
             return MlflowClient(tracking_uri=self.conf.uri, registry_uri=self.conf.uri)
         except MlflowException as error:
-            raise SetupError(f"expected an MLflow registry at {_redacted(self.conf.uri)}, found: {error.message}") from error
+            raise _unreachable(self.conf.uri, error) from error
 
     def init(self) -> None:
         """Makes the database, the experiment and the registered model where they are missing."""
+        private_root(self.conf.artifacts)
         if self.client.get_experiment_by_name(self.conf.name) is None:
             self._unless_there(lambda: self.client.create_experiment(self.conf.name, artifact_location=artifact_root(self.conf.artifacts)))
         if not self.client.search_registered_models(f"name = '{self.conf.name}'"):
@@ -103,7 +105,7 @@ class Store:
             for first in range(0, len(metrics), PAGE):
                 self.client.log_batch(run_id, metrics=metrics[first : first + PAGE])
         except MlflowException as error:
-            raise SetupError(f"expected an MLflow registry at {_redacted(self.conf.uri)}, found: {error.message}") from error
+            raise _unreachable(self.conf.uri, error) from error
 
     def _run(self, name: str) -> str:
         experiment = self._experiment()
@@ -144,7 +146,7 @@ class Store:
         try:
             self._mirror(states)
         except MlflowException as error:
-            raise SetupError(f"expected an MLflow registry at {_redacted(self.conf.uri)}, found: {error.message}") from error
+            raise _unreachable(self.conf.uri, error) from error
 
     def _mirror(self, states: States) -> None:
         for version in self._versions(f"name = '{self.conf.name}'"):
@@ -163,6 +165,6 @@ def _hex(identity: str) -> str:
     return identity
 
 
-def _redacted(uri: str) -> str:
-    parts = urlparse(uri)
-    return parts._replace(netloc=parts.hostname or "").geturl() if parts.netloc else uri
+def _unreachable(uri: str, error: MlflowException) -> SetupError:
+    """What MLflow says may hold the whole URI."""
+    return SetupError(Redaction().text(f"expected an MLflow registry at {uri}, found: {error.message}"))
