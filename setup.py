@@ -13,7 +13,7 @@ BASE = [
     "pyarrow==14.0.2",
     "numpy>=1.26,<2",
     "pandas>=2.2,<3",
-    "mlflow>=3.10,<4",
+    "mlflow>=3.11,<4",
     "pydantic>=2.8,<3",
     "typer>=0.15,<1",
     "rich>=13.7",
