@@ -55,7 +55,7 @@ def compare(job: Job, others: Sequence[Version], first: datetime, last: datetime
     new = shadow.write(job.lake, found, days)
     rows = shadow.differences(job.lake, days, inside, [version.number for version in others])
     path = folder(job, "shadow", job.run_id) / "differences.csv"
-    pd.DataFrame(rows).to_csv(path, index=False)
+    pd.DataFrame(rows).map(pages.cell).to_csv(path, index=False)
     shown: dict[str, Any] = {
         "Shadow versions beside first decisions": _told(rows, "currency"),
         "By slice": _told(rows, "report_slice")[:SHOWN],

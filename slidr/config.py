@@ -32,7 +32,7 @@ class Section(BaseModel):
 
 class LakeConf(Section):
     root: str
-    catalog: str | None
+    catalog: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){0,2}$")] | None
     click_days: Positive
 
     @field_validator("root")

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 UNKNOWN = "not known"
 MICROS = 1_000_000
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute; names of advertisers come from outside
 
 
 def render(template: str, filters: Mapping[str, Callable[..., str]], content: Mapping[str, Any]) -> str:
@@ -36,6 +37,11 @@ def amount(micros: int) -> str:
     """Micro-units as units with two or, where needed, six decimals; exact."""
     value = Decimal(micros) / MICROS
     return f"{value:,.2f}" if value == round(value, 2) else f"{value:,.6f}"
+
+
+def cell(value: Any) -> Any:
+    """A value for a CSV file that people open: text that a spreadsheet would take for a formula is quoted as it asks for."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def picture(path: Path) -> str:

@@ -55,6 +55,13 @@ def test_set_overrides_a_key_and_refuses_an_unknown_one() -> None:
         config.load(path, ("training.epoch=9",))
 
 
+def test_a_catalog_is_a_name(tmp_path: Path) -> None:
+    assert config.load(changed(tmp_path, lake={"catalog": "main.clicks"})).lake.catalog == "main.clicks"
+    for name in ("main.`clicks`", "main clicks", "a;b", "../a", ""):
+        with pytest.raises(ConfigError, match="lake.catalog"):
+            config.load(changed(tmp_path, lake={"catalog": name}))
+
+
 def test_a_label_delay_below_the_attribution_window_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="delay_days >= attribution_days"):
         config.load(changed(tmp_path, labels={"attribution_days": 3}))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from slidr import pages
 from slidr.run import Outcome
 from tests.test_layers import ROOT, modules
 
@@ -143,6 +144,15 @@ def test_nothing_in_a_page_goes_past_the_escaping() -> None:
         assert not re.findall(r"\|\s*safe|autoescape|Markup|<script|\son\w+=|javascript:|\w=\{\{", text), page
         places = re.findall(r'(\w+)="[^"{]*\{\{', text)
         assert set(places) <= {"src", "alt", "class", "colspan", "rowspan", "title", "id"}, f"{page}: {places}"
+
+
+def test_no_csv_file_holds_a_formula() -> None:
+    assert [pages.cell(value) for value in ("=1+1", "@x", "-1", "+1", "\t=1", "adv-1", -1, None)] == [
+        *("'=1+1", "'@x", "'-1", "'+1", "'\t=1", "adv-1", -1, None),
+    ]
+    written = {path for path in modules() if re.search(r"csv\.(writer|DictWriter)|\.to_csv\(", (ROOT / path).read_text(encoding="utf-8"))}
+    written -= {"slidr/backtest/report.py"}  # its texts are names of variants and settings, which begin with a letter or digit
+    assert [path for path in written if "pages.cell" not in (ROOT / path).read_text(encoding="utf-8")] == []
 
 
 def test_what_a_notebook_shows_is_escaped() -> None:

@@ -47,7 +47,7 @@ def write(plan: Plan, changes: DataFrame, *, folder: Path, zones: Mapping[str, s
     with (target / TABLE).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(changes.columns)
-        table.writerows(changes.toLocalIterator())
+        table.writerows([pages.cell(value) for value in row] for row in changes.toLocalIterator())
     page = pages.render("replay/report.html.j2", {"money": money}, {"plan": plan, "picture": pages.picture(target / PICTURE), **content})
     (target / PAGE).write_text(page, encoding="utf-8")
     return target / PAGE

@@ -14,7 +14,6 @@ from slidr.statement.sums import Campaign, Correction, Line, Row, Statement
 
 PAGE, TABLE, CORRECTIONS_TABLE = "statement.html", "statement.csv", "corrections.csv"
 TEMPLATE = "statement/statement.html.j2"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 
 def write(statement: Statement, folder: Path, *, now: datetime) -> Path:
@@ -101,9 +100,4 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]) if rows else ["advertiser_id"])
         table.writeheader()
-        table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-
-
-def _cell(value: str | int | None) -> str | int | None:
-    """Text that a spreadsheet would take for a formula is quoted as it asks for: ids come from outside."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+        table.writerows({name: pages.cell(value) for name, value in row.items()} for row in rows)
