@@ -43,7 +43,7 @@ def read_users(source: str) -> list[str]:
 
 def lakes(job: Job) -> list[Lake]:
     """The lake, and the copies that backtests keep."""
-    copies = sorted(job.conf.work.root.glob("backtests/variant-*/lake"))
+    copies = sorted(job.conf.work.root.glob("backtests/*/lake"))
     return [job.lake, *[Lake(job.spark, str(path)) for path in copies]]
 
 

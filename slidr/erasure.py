@@ -71,16 +71,17 @@ def _erase_rejects(lake: Lake, names: Sequence[str]) -> int:
 
 
 def _mention(names: Sequence[str]) -> Callable[[Column], Column]:
-    """Whether a text has one of the names as a word of its own, as it is or as JSON spells it.
+    """Whether a text has one of the names as a word of its own, as it is or as JSON or CSV spells it.
 
     A function of Python, and users as rows below: a condition with their ids in it would stand in Delta's log and in Spark's.
     """
-    spelled = {form for name in names for form in (name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1])}
+    forms = [(name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1], name.replace('"', '""')) for name in names]
+    spelled = {form for each in forms for form in each}
     word = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(spelled)))})(?![\w-])")
 
     @F.pandas_udf("boolean")  # type: ignore[call-overload]
     def mentions(texts: pd.Series) -> pd.Series:
-        return texts.map(lambda text: bool(word.search(text)))
+        return texts.map(lambda text: word.search(text) is not None).astype(bool)
 
     return cast("Callable[[Column], Column]", mentions)
 
