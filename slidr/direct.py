@@ -185,7 +185,7 @@ def add(place: Lake | Place, table: Table, rows: Rows) -> None:
 def purge(place: Lake | Place, table: Table) -> int:
     """Deletes the files that the newest commit does not have any more, at once, and returns their number: older commits can't be read
     after it. Files that no commit names yet, of writers at work, are left alone."""
-    with _told(place, table):
+    with told(place, table):
         gone = DeltaTable(path(place, table)).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
     return len(gone)
 

@@ -79,7 +79,7 @@ def _mention(names: Sequence[str]) -> Callable[[Column], Column]:
     spelled = {form for each in forms for form in each}
     word = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, sorted(spelled)))})(?![\w-])")
 
-    @F.pandas_udf("boolean")  # type: ignore[call-overload]
+    @F.pandas_udf("boolean")  # type: ignore[call-overload, untyped-decorator] # its types lack the default kind of function
     def mentions(texts: pd.Series) -> pd.Series:
         return texts.map(lambda text: word.search(text) is not None).astype(bool)
 

@@ -42,11 +42,12 @@ class Key:
     def column(self, kind: str, values: Column) -> Column:
         """`of` for a column; NULL stays NULL. The key goes to the tasks inside the function, so that no plan and no event log shows it."""
 
-        @F.pandas_udf("string")  # type: ignore[call-overload]
+        @F.pandas_udf("string")  # type: ignore[call-overload, untyped-decorator] # its types lack the default kind of function
         def pseudonym(batch: pd.Series) -> pd.Series:
             return batch.map({value: self.of(kind, value) for value in batch.dropna().unique()}).astype(object)
 
-        return pseudonym(values)
+        hashed: Column = pseudonym(values)
+        return hashed
 
 
 def load_key(conf: IngestConf) -> Key | None:
