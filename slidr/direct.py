@@ -6,6 +6,7 @@ in `tables.py` like the others. Credentials of object stores come from the envir
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ ARROW: dict[str, pa.DataType] = {
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
 Rows = Sequence[Mapping[str, Any]]
+# What delta-rs says of logs and files that are there and broken, or that a log names and are not there.
+BROKEN = ("Json error", "Invalid JSON", "Parquet error", "Arrow error", "Invalid Checkpoint", "log segment", "Object at location")
+TRACE = re.compile(r"\s+0: .*", re.DOTALL)  # its own stack follows some of its messages
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,12 @@ def told(place: Lake | Place, table: Table) -> Iterator[None]:
     except CommitFailedError:
         raise
     except (OSError, DeltaError) as error:
-        why = " ".join(str(error).split())[:300]
+        why = " ".join(TRACE.sub("", str(error)).split())[:300]
+        if any(words in why for words in BROKEN):
+            raise InputError(
+                f"expected a whole log and whole files of the table {table.name} in {place.root}, found: {why}; "
+                "restore the table's folder from a copy"
+            ) from error
         raise SetupError(
             f"expected the table {table.name} in {place.root} to be within reach, found: {why}; "
             "for an object store set its credentials in the environment, see docs/models.md"

@@ -13,11 +13,13 @@ import pyarrow as pa
 
 from slidr import data_files
 from slidr.direct import Place
-from slidr.errors import UsageError
+from slidr.errors import InputError, SlidrError, UsageError
 from slidr.lake import Lake
 from slidr.tables import Table
 
 BEGIN = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/|\()*(?:SELECT|WITH|FROM)\b", re.IGNORECASE | re.DOTALL)
+UNREADABLE = ("get_next failed", "Object at location", "magic bytes")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 CLOSED = "SET enable_external_access = false; SET python_enable_replacements = false; SET TimeZone = 'UTC'"
 
 
@@ -28,7 +30,8 @@ def run(
 
     `tables` maps the names that the query may use to tables; each is seen as of its newest commit when the query names it first.
     Parameters stand in the query as `$name`. Raises UsageError for what is not one SELECT, what does not parse or name known
-    tables and columns, for parameters that are missing or not used, and for two columns of one name.
+    tables and columns, for parameters that are missing or not used, and for two columns of one name; InputError for a file of a
+    table that is gone or broken.
     """
     with closing(duckdb.connect()) as connection:
         connection.execute(CLOSED)
@@ -42,7 +45,7 @@ def run(
             answer = connection.execute(statement, given)
             found = answer.fetch_arrow_table() if rows is None else _first(answer, rows)
         except (duckdb.Error, OSError) as error:  # while rows stream in, DuckDB's errors come as OSError
-            raise UsageError(_told(error, tables)) from error
+            raise _retold(error, tables) from error
     return _distinct(found)
 
 
@@ -93,9 +96,12 @@ def _named(query: str, tables: Mapping[str, Table]) -> list[str]:
     return [name for name in tables if name in words]
 
 
-def _told(error: Exception, tables: Mapping[str, Table]) -> str:
+def _retold(error: Exception, tables: Mapping[str, Table]) -> SlidrError:
     """DuckDB's own words without the query, which the user has before them, and without names of its own catalog."""
-    said = str(error).split("\n\nLINE ")[0]
+    said = COLOURS.sub("", str(error)).split("\n\nLINE ")[0]
+    if any(words in said for words in UNREADABLE):
+        why = " ".join(said.partition("Detail:")[0].split())
+        return InputError(f"expected whole files of the tables, found: {why}; restore the table's folder from a copy")
     if isinstance(error, duckdb.CatalogException):
-        return f"expected the tables {', '.join(sorted(tables))}, found: {said.splitlines()[0]}"
-    return f"expected a query that can be answered, found: {' '.join(said.split())}"
+        return UsageError(f"expected the tables {', '.join(sorted(tables))}, found: {said.splitlines()[0]}")
+    return UsageError(f"expected a query that can be answered, found: {' '.join(said.split())}")

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from slidr import direct, redaction, session, tables
+from slidr import direct, mishaps, redaction, session, tables
 from slidr.build import code_version
 from slidr.config import Config
 from slidr.errors import DONE, GuardrailError, SetupError, SlidrError
@@ -66,10 +66,11 @@ class Job:
     console: Console
     actor: str
     as_json: bool = False
+    verbose: bool = False
 
     @cached_property
     def spark(self) -> SparkSession:
-        return session.build(self.conf.spark)
+        return session.build(self.conf.spark, log="ERROR" if self.verbose else "OFF")
 
     @cached_property
     def lake(self) -> Lake:
@@ -99,15 +100,14 @@ def begin(conf: Config, *, quiet: bool = False, as_json: bool = False) -> Job:
 def execute(words: Sequence[str], action: Callable[[Job], Outcome], *, conf: Config, as_json: bool, quiet: bool, verbose: bool) -> int:
     """Runs one command, given as its words, and returns its exit code; whatever happens, the run leaves its record, without secrets."""
     session.use_utc()
-    job = begin(conf, quiet=quiet, as_json=as_json)
+    job = replace(begin(conf, quiet=quiet, as_json=as_json), verbose=verbose)
     _log(job.redaction, verbose)
     started = job.now
     signal.signal(signal.SIGTERM, _terminated)
     outcome, message = _attempt(action, job, verbose)
     hidden = job.redaction.all
     outcome, message = replace(outcome, summary=hidden(outcome.summary), said=hidden(outcome.said)), hidden(message)
-    recorded = redaction.without_texts(message) if message and list(words[1:2]) == ["sql"] else message
-    _record(job, job.redaction.command(words), started, outcome, recorded)
+    outcome, message = _on_record(job, words, started, outcome, message)
     _show(outcome, message, job, as_json)
     return outcome.exit_code
 
@@ -140,12 +140,24 @@ def _attempt(action: Callable[[Job], Outcome], job: Job, verbose: bool) -> tuple
     except Exception as error:  # the last line of defence: recorded and retold, with the trace for -v
         if verbose:
             print(job.redaction.text(traceback.format_exc()), file=sys.stderr)
-        return Outcome({}, exit_code=BROKEN), f"{type(error).__name__}: {_first_lines(error)}\nRun it with -v for the whole trace."
+        known = mishaps.retold(error)
+        if known:
+            return Outcome({}, exit_code=known.exit_code), str(known)
+        return Outcome({}, exit_code=BROKEN), f"{mishaps.in_short(error)}\nRun it with -v for the whole trace."
 
 
-def _first_lines(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return "\n".join(lines[:3])
+def _on_record(job: Job, words: Sequence[str], started: datetime, outcome: Outcome, message: str | None) -> tuple[Outcome, str | None]:
+    """The outcome, once it is on record; a run that can't be recorded does not pass for done."""
+    try:
+        recorded = redaction.without_texts(message) if message and list(words[1:2]) == ["sql"] else message
+        _record(job, job.redaction.command(words), started, outcome, recorded)
+    except Exception as error:
+        if job.verbose:
+            print(job.redaction.text(traceback.format_exc()), file=sys.stderr)
+        why = job.redaction.text(f"this run could not be put on record: {mishaps.retold(error) or mishaps.in_short(error)}")
+        code = outcome.exit_code if outcome.exit_code != DONE else SetupError.exit_code
+        return replace(outcome, exit_code=code), f"{message}; {why}" if message else f"the work is done, but {why}"
+    return outcome, message
 
 
 def _record(job: Job, command: str, started: datetime, outcome: Outcome, message: str | None) -> None:

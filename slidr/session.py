@@ -36,8 +36,10 @@ DEFAULTS = {
 }
 
 
-def build(conf: SparkConf, app: str = "slidr") -> SparkSession:
-    """A session by the settings; under spark-submit its master, memory and jars win. Raises SetupError without Delta."""
+def build(conf: SparkConf, app: str = "slidr", log: str = "OFF") -> SparkSession:
+    """A session by the settings; under spark-submit its master, memory and jars win. Raises SetupError without Delta.
+
+    `log` is Spark's own level: what went wrong is told by the command that failed, in one line, without Spark's traces before it."""
     use_utc()
     active = SparkSession.getActiveSession()
     if active:
@@ -47,7 +49,7 @@ def build(conf: SparkConf, app: str = "slidr") -> SparkSession:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = builder.master(conf.master).config("spark.driver.memory", conf.driver_memory)
         builder = builder.config("spark.jars", ",".join(str(path) for path in jars.ensure(conf.jars)))
-        builder = builder.config("spark.ui.enabled", "false").config("spark.log.level", "ERROR")
+        builder = builder.config("spark.ui.enabled", "false").config("spark.log.level", log)
         builder = builder.config("spark.driver.extraJavaOptions", "-Duser.timezone=UTC")
     builder = builder.config("spark.sql.shuffle.partitions", str(conf.shuffle_partitions))
     for key, value in {**DELTA_SETTINGS, **DEFAULTS, **conf.settings}.items():

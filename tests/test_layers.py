@@ -13,6 +13,7 @@ VALUES = {
     "data_files",
     "errors",
     "ledger",
+    "mishaps",
     "progress",
     "features",
     "tables",
