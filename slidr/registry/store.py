@@ -1,13 +1,13 @@
 """What MLflow keeps: bundles, pictures, metrics, version numbers, and a mirror of the states. The only module that imports MLflow."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -15,6 +15,7 @@ for _name, _value in {
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's own seven take four minutes to say that a server is away
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds; with its own 120 a server that never answers blocks a run for eight minutes
 }.items():
     os.environ.setdefault(_name, _value)
 os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
@@ -23,6 +24,8 @@ from mlflow import MlflowClient  # noqa: E402  (the settings above are read at i
 from mlflow.artifacts import download_artifacts, list_artifacts  # noqa: E402
 from mlflow.entities import Metric  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from requests.exceptions import RequestException  # noqa: E402
+from sqlalchemy.exc import SQLAlchemyError  # noqa: E402  (MLflow lets some of them through)
 
 from slidr import bundle as bundles  # noqa: E402
 from slidr.bundle_files import require_files  # noqa: E402
@@ -34,21 +37,45 @@ from slidr.registry.places import artifact_root, local_path, require_inside  # n
 from slidr.registry.states import States  # noqa: E402
 
 PAGE = 1000
+AWAY = (MlflowException, SQLAlchemyError, RequestException)
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def within_reach(work: "Callable[Concatenate[Store, Given], Found]") -> "Callable[Concatenate[Store, Given], Found]":
+    """Retells what MLflow says when its server or database is away, locked, slow or broken, as a SetupError of one line."""
+
+    @wraps(work)
+    def told(store: "Store", *given: Given.args, **named: Given.kwargs) -> Found:
+        try:
+            return work(store, *given, **named)
+        except AWAY as error:
+            raise store.away(error) from error
+
+    return cast("Callable[Concatenate[Store, Given], Found]", told)
 
 
 @dataclass(frozen=True)
 class Store:
+    """Raises SetupError wherever MLflow can't be reached or answers with an error."""
+
     conf: RegistryConf
 
     @cached_property
     def client(self) -> MlflowClient:
         if self.conf.uri.startswith("sqlite:///"):
             private(Path(self.conf.uri.removeprefix("sqlite:///")).parent)
-        try:
-            return MlflowClient(tracking_uri=self.conf.uri, registry_uri=self.conf.uri)
-        except MlflowException as error:
-            raise _unreachable(self.conf.uri, error) from error
+        return MlflowClient(tracking_uri=self.conf.uri, registry_uri=self.conf.uri)
 
+    def away(self, error: Exception) -> SetupError:
+        said = " ".join(str(getattr(error, "message", error)).partition("[SQL")[0].replace(self.conf.uri, "it").split())
+        told = (
+            f"expected an MLflow registry at {self.conf.uri}, found: {said[:300]}; "
+            "see that its server or database is up and not locked by another program, then run the same command again"
+        )
+        return SetupError(Redaction().text(told))
+
+    @within_reach
     def init(self) -> None:
         """Makes the database, the experiment and the registered model where they are missing."""
         private_root(self.conf.artifacts)
@@ -64,6 +91,7 @@ class Store:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process made it at the same time
                 raise
 
+    @within_reach
     def find(self, identity: str) -> tuple[str, str] | None:
         """(number, bundle sha256) of the version trained from `identity`, a hash, if there is one; the first of several."""
         found = list(self._versions(f"name = '{self.conf.name}' and tags.identity = '{_hex(identity)}'"))
@@ -79,6 +107,7 @@ class Store:
             if not token:
                 return
 
+    @within_reach
     def keep(self, bundle: bundles.Bundle, identity: str, pictures: Path) -> tuple[str, str]:
         """A new version's (number, bundle sha256). Two processes that train the same at once agree on the first of their two."""
         run = self.client.create_run(self._experiment())
@@ -94,18 +123,16 @@ class Store:
         made = self.client.create_model_version(self.conf.name, f"{run.info.artifact_uri}/bundle", run.info.run_id, tags=tags)
         return self.find(identity) or (str(made.version), sha)
 
+    @within_reach
     def log_numbers(self, run: str, numbers: Mapping[str, float], time: datetime) -> None:
         """Adds metrics at a time to the one run of this name, made where it is missing; the step is the hour since 1970. The same time
-        twice replaces nothing: MLflow shows the later. Raises SetupError where MLflow can't be reached."""
+        twice replaces nothing: MLflow shows the later."""
         stamp = int(time.timestamp())
         metrics = [Metric(name, value, stamp * 1000, stamp // 3600) for name, value in numbers.items()]
-        try:
-            self.init()
-            run_id = self._run(run)
-            for first in range(0, len(metrics), PAGE):
-                self.client.log_batch(run_id, metrics=metrics[first : first + PAGE])
-        except MlflowException as error:
-            raise _unreachable(self.conf.uri, error) from error
+        self.init()
+        run_id = self._run(run)
+        for first in range(0, len(metrics), PAGE):
+            self.client.log_batch(run_id, metrics=metrics[first : first + PAGE])
 
     def _run(self, name: str) -> str:
         experiment = self._experiment()
@@ -118,6 +145,7 @@ class Store:
             raise SetupError(f"expected the experiment {self.conf.name} in the registry, found none; run `slidr init`")
         return str(experiment.experiment_id)
 
+    @within_reach
     def fetch(self, number: str, scratch: Path) -> Path:
         """Folder of a version's three files: where they lie, or copied to `scratch` after a look at their names and sizes.
 
@@ -137,18 +165,15 @@ class Store:
         try:
             source = self.client.get_model_version(self.conf.name, number).source or ""
         except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
             raise ModelRefusedError(f"expected version {number} in the registry, found: {error.message}; use another version") from error
         require_inside(artifact_root(self.conf.artifacts), source)
         return source
 
+    @within_reach
     def mirror(self, states: States) -> None:
-        """Brings MLflow's alias and tags to what the events say. Raises SetupError where MLflow can't be reached."""
-        try:
-            self._mirror(states)
-        except MlflowException as error:
-            raise _unreachable(self.conf.uri, error) from error
-
-    def _mirror(self, states: States) -> None:
+        """Brings MLflow's alias and tags to what the events say."""
         for version in self._versions(f"name = '{self.conf.name}'"):
             state = states.state.get(str(version.version))
             if state and version.tags.get("state") != state:
@@ -163,8 +188,3 @@ def _hex(identity: str) -> str:
     if not identity or set(identity) - set("0123456789abcdef"):
         raise ValueError(f"expected a hexadecimal identity, found {identity!r}")
     return identity
-
-
-def _unreachable(uri: str, error: MlflowException) -> SetupError:
-    """What MLflow says may hold the whole URI."""
-    return SetupError(Redaction().text(f"expected an MLflow registry at {uri}, found: {error.message}"))
