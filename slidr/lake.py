@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any
 from uuid import uuid4
 
-from delta.tables import DeltaTable
+from delta.tables import DeltaTable, DeltaTableBuilder
 from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
@@ -79,24 +79,29 @@ class Lake:
         builder = builder.tableName(self._catalog_name(table)) if self.catalog else builder.location(self.path(table))
         for key, value in {**PROPERTIES, **table.statistics}.items():
             builder = builder.property(key, value)
-        try:
-            builder.partitionedBy(*table.partitions).execute()
-        except Exception as error:
-            # Whoever makes it at the same time makes the same; the folder is there before the table is.
-            if not (_is_conflict(error) or any(name in str(error) for name in NO_TABLE_YET)):
-                raise
-            if not self._appears(table):
+        builder = builder.partitionedBy(*table.partitions)
+        deadline = time.monotonic() + APPEARS_WITHIN
+        while not self._made(builder):
+            if time.monotonic() > deadline:
                 raise InputError(
                     f"expected an empty place for the table {table.name} in {self.root}, found other files there; move them away"
-                ) from error
-
-    def _appears(self, table: Table) -> bool:
-        """Whether the table is there, or is within a few seconds."""
-        for _ in range(APPEARS_WITHIN * 10):
-            if self.exists(table):
-                return True
+                )
             time.sleep(0.1)
-        return False
+
+    @staticmethod
+    def _made(builder: DeltaTableBuilder) -> bool:
+        """Whether the table is there now; False while somebody else is making it.
+
+        Whoever makes it at the same time makes the same; the folder is there before the table is. Asking Delta whether it is there does
+        not help: it goes on to answer what it has found before it lost the race. Making it again looks anew.
+        """
+        try:
+            builder.execute()
+        except Exception as error:
+            if not (_is_conflict(error) or any(name in str(error) for name in NO_TABLE_YET)):
+                raise
+            return False
+        return True
 
     def delta(self, table: Table) -> DeltaTable:
         if not self.exists(table):
