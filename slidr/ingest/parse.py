@@ -17,7 +17,7 @@ from slidr.ingest.hiding import hidden_fields, hide, raw
 from slidr.ingest.read import BOOLEAN, EPOCH, NUMBER, TEXT, TIME, Wanted
 from slidr.ingest.sessions import PREFIX
 from slidr.ingest.sources import EPOCHS, FieldMap, Source, Target, field_maps, target
-from slidr.ingest.values import as_text, digest, mapped_text, present, read_as
+from slidr.ingest.values import MOST_MICROS, as_text, digest, mapped_text, present, read_as
 from slidr.pseudonyms import Key
 from slidr.tables import CLICKS
 from slidr.zones import local_time
@@ -184,6 +184,7 @@ def _field_reasons(name: str, goal: Target, maps: Mapping[str, FieldMap], *, col
             reasons.append(F.when(value.isNull(), F.lit(f"null: {field.name}")))
         if field.name.endswith("_micros"):
             reasons.append(F.when(value < 0, F.lit(f"negative: {field.name}")))
+            reasons.append(F.when(value > MOST_MICROS, F.lit(f"too_large: {field.name}")))
         if field.name in ("score", "threshold"):
             reasons.append(F.when(~value.between(0, 1), F.lit(f"out_of_range: {field.name}")))
     return reasons

@@ -13,6 +13,8 @@ PLAIN_ISO = r"^\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2
 ISO_OFFSET = r":\d{2}(?:\.\d+)?\s?(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)$"
 SHORT_OFFSET = r"(:\d{2}(?:\.\d+)?)\s?([+-]\d{2})(?::?(\d{2}))?$"
 LAST_MICROS = 253_402_300_799_999_999  # the end of the year 9999
+LONGEST = 100  # characters of what can be a time, a number or a boolean: Java reads a million digits for minutes
+MOST_MICROS = 10**15  # a thousand million units: more is no price, and a few such rows would overflow every sum of money
 ZONE_LETTERS = re.compile("[VzOXxZ]")
 
 
@@ -64,7 +66,7 @@ def read_as(text: Column, kind: str, field: FieldMap, *, money: bool = False) ->
     """The text as a type of `tables.TYPES`."""
     if kind == "string":
         return text
-    text = F.trim(text)
+    text = F.when(F.length(text) <= LONGEST, F.trim(text))
     if kind == "timestamp":
         return _time(text, field)
     if kind == "boolean":
