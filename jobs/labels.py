@@ -33,13 +33,13 @@ def labels(job: Job, start: From, end: To, as_of: AsOf = None) -> Outcome:
 def relabel(job: Job, days: Sequence[date], *, waiting: int, now: datetime) -> Outcome:
     """Replaces the labels of these days in one commit and counts them by reason, late purchases apart."""
     conf = job.conf.labels
+    if job.lake.read(CLICKS, days).isEmpty():
+        raise NothingToDoError(f"expected clicks from {days[0]} to {days[-1]}, found none; ingest them first")
     clicks = job.lake.read(CLICKS, stage.days_of_clicks(days, conf))
     purchases = job.lake.read(PURCHASES, stage.days_of_purchases(days, conf))
     on_time, late = publish(job.lake, clicks, purchases, days=days, conf=conf, now=now)
     rows = job.lake.read(LABELS, days).groupBy("label_reason").count().collect()  # three rows
     counts = {row["label_reason"]: row["count"] for row in rows}
-    if not counts:
-        raise NothingToDoError(f"expected clicks from {days[0]} to {days[-1]}, found none; ingest them first")
     summary = {"days": len(days), "waiting_days": waiting, **counts, "orders_on_time": on_time, "orders_late": late}
     return Outcome(summary, shown={"Labels": [summary]})
 
