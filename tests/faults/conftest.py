@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from slidr import tables
 from slidr.config import RegistryConf
 from slidr.registry import Registry
 from tests import worlds
@@ -19,6 +20,8 @@ def shop_template(template: str, spark: SparkSession, tmp_path_factory: pytest.T
     """Folder with a lake and a registry, to be copied: version 1 is stable, 2 is stable and decides."""
     root = tmp_path_factory.mktemp("shop")
     lake = worlds.copy_of(template, spark, str(root / "lake"))
+    for table in tables.ALL:
+        lake.create(table)
     conf = RegistryConf(uri=f"sqlite:///{root}/registry.db", artifacts=str(root / "artifacts"), name="slidr")
     registry = Registry(conf, lake)
     (root / "pictures").mkdir()

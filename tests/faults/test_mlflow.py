@@ -1,0 +1,67 @@
+"""MLflow away, silent, locked or broken: what needs it is refused within a bounded time, what does not need it goes on."""
+
+import contextlib
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import World
+from tests.faults.shop import WINDOW, refused
+from tests.faults.summary import REFUSED, SURVIVED
+
+SECRET = "s3cret"
+LONGEST = 60  # seconds that a refusal may take; retries are cut to one for the tests
+BROKEN = ("away", "silent", "locked", "no database")
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+@contextlib.contextmanager
+def broken(shop: World, how: str) -> Iterator[tuple[str, ...]]:
+    """The words that point a command at a registry that is out of order."""
+    if how == "away":
+        yield ("--set", f"registry.uri=http://ann:{SECRET}@127.0.0.1:9")
+    elif how == "silent":  # takes the request, and never answers
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield ("--set", f"registry.uri=http://ann:{SECRET}@127.0.0.1:{server.getsockname()[1]}")
+    elif how == "locked":
+        with contextlib.closing(sqlite3.connect(shop.root / "registry.db")) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            yield ()
+    else:
+        Path(shop.root / "registry.db").write_bytes(b"no database at all" * 100)
+        yield ()
+
+
+@pytest.mark.fault("MLflow away, silent, its database locked or broken, where a model is needed", "exit 75 in bounded time", ends=REFUSED)
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.slow
+def test_a_model_that_cannot_be_fetched(shop: World, how: str) -> None:
+    with broken(shop, how) as words:
+        for command in (("score", *WINDOW), ("train",), ("replay", "plan", *WINDOW)):
+            began = time.monotonic()
+            found = refused(shop, *command, *words, code=75, said=("MLflow registry", "run the same command again"))
+            assert time.monotonic() - began < LONGEST
+            assert SECRET not in found["message"]
+
+
+@pytest.mark.fault("the same, where MLflow only mirrors", "rollback and monitoring hold, MLflow follows later", ends=SURVIVED)
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.slow
+def test_what_only_mirrors_to_mlflow_holds(shop: World, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    shop.ok("score", *WINDOW)
+    with broken(shop, how) as words:
+        assert shop.ok("models", "rollback", "--reason", "harms people", *words)["exit_code"] == 0
+        assert "on record" in caplog.text
+        assert shop.ok("monitor", *WINDOW, *words)["verdict"]
+        assert "Prometheus" in caplog.text
+    assert SECRET not in caplog.text
+    assert shop.ok("models", "list")["champion"] == "1"
