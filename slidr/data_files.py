@@ -95,7 +95,7 @@ def of(place: Lake | direct.Place, table: Table, days: Collection[date] | None =
     Raises InputError where the table is missing, differs from its declaration, or needs a newer reader than version 1.
     """
     with direct.told(place, table):
-        delta = DeltaTable(direct.path(place, table))
+        delta = direct.opened(place, table)
         direct.require_declared(delta, table)
         found = delta.protocol().min_reader_version
         if found != 1:
@@ -278,7 +278,7 @@ def _commit(
     table = target.table
     while True:
         with direct.told(place, table):
-            delta = DeltaTable(direct.path(place, table))
+            delta = direct.opened(place, table)
             there = {file.path for file in _live(delta, table, days, dict(target.fixed))}
         if there != before.paths:
             raise ConflictError(

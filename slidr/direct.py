@@ -36,6 +36,7 @@ ARROW: dict[str, pa.DataType] = {
 Rows = Sequence[Mapping[str, Any]]
 # What delta-rs says of logs and files that are there and broken, or that a log names and are not there.
 BROKEN = ("Json error", "Invalid JSON", "Parquet error", "Arrow error", "Invalid Checkpoint", "log segment", "Object at location")
+COMMIT = re.compile(r"\d{20}\.json")
 TRACE = re.compile(r"\s+0: .*", re.DOTALL)  # its own stack follows some of its messages
 
 
@@ -123,7 +124,7 @@ def create(place: Lake | Place, table: Table) -> None:
 def read(place: Lake | Place, table: Table) -> Snapshot:
     """All rows of a small table, times aware of UTC. Raises InputError where it is missing or differs from its declaration."""
     with told(place, table):
-        delta = DeltaTable(path(place, table))
+        delta = opened(place, table)
         require_declared(delta, table)
         found = QueryBuilder().register("found", delta).execute("SELECT * FROM found").read_all()
         columns = [found.column(name).to_pylist() for name in table.names]
@@ -133,7 +134,7 @@ def read(place: Lake | Place, table: Table) -> Snapshot:
 def facts(place: Lake | Place, table: Table) -> Facts:
     """What the log of the newest commit says; no file of rows is opened. Raises InputError where the table is missing."""
     with told(place, table):
-        delta = DeltaTable(path(place, table))
+        delta = opened(place, table)
         counts = pa.table(delta.get_add_actions(flatten=True))["num_records"].to_pylist()
         meta, protocol = delta.metadata(), delta.protocol()
         fields = json.loads(delta.schema().to_json())["fields"]
@@ -147,6 +148,19 @@ def facts(place: Lake | Place, table: Table) -> Facts:
         features=frozenset([*(protocol.reader_features or ()), *(protocol.writer_features or ())]),
         properties=dict(meta.configuration),
     )
+
+
+def opened(place: Lake | Place, table: Table) -> DeltaTable:
+    """The table as of its newest commit. Raises InputError for an empty commit, such as a power cut leaves: Delta would take it for a
+    commit that changed nothing, and its rows would be missing without a word."""
+    delta = DeltaTable(path(place, table))
+    entries = PyFileSystem(DeltaStorageHandler.from_table(delta._table)).get_file_info(FileSelector("_delta_log"))
+    empty = sorted(entry.base_name for entry in entries if entry.size == 0 and COMMIT.fullmatch(entry.base_name))
+    if empty:
+        raise InputError(
+            f"expected a whole log of the table {table.name} in {place.root}, found the commit {empty[0]} empty; restore it from a copy"
+        )
+    return delta
 
 
 def stored(place: Lake | Place, table: Table) -> Stored:

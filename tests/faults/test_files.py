@@ -2,11 +2,14 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
+from slidr import direct
+from slidr.errors import InputError
 from slidr.tables import CLICKS, CURRENT_DECISIONS, MODEL_PROMOTIONS, Table, features_table
 from tests.commands import World
 from tests.faults.shop import WINDOW, refused
@@ -84,6 +87,32 @@ def test_a_broken_log(shop: World) -> None:
     commits(shop, CLICKS)[0].unlink()
     forget(shop)
     refused(shop, "features", *WINDOW, code=3, said="_delta_log")
+
+
+@pytest.mark.fault(
+    "the newest commit of a table empty, as a power cut leaves it", "exit 3 that names it; no rows missing without a word", ends=REFUSED
+)
+@pytest.mark.slow
+def test_an_empty_commit(shop: World) -> None:
+    empty(commits(shop, CLICKS)[-1])
+    for command in (("score", *WINDOW), ("features", *WINDOW), COUNT):
+        refused(shop, *command, code=3, said=COPY)
+    empty(commits(shop, MODEL_PROMOTIONS)[-1])
+    refused(shop, "models", "list", code=3, said=COPY)
+
+
+@pytest.mark.fault("the same, without Spark", "the same", ends=REFUSED)
+def test_an_empty_commit_without_spark(tmp_path: Path) -> None:
+    place, log = direct.Place(str(tmp_path)), tmp_path / "model_promotions" / "_delta_log"
+    direct.create(place, MODEL_PROMOTIONS)
+    event = {column.name: {"string": "x", "bigint": 1, "int": 1}.get(column.type) for column in MODEL_PROMOTIONS.columns}
+    now = datetime(2026, 3, 1, tzinfo=timezone.utc)
+    direct.add(place, MODEL_PROMOTIONS, [{**event, "event_time": now, "event_date": now.date()}])
+    assert len(direct.read(place, MODEL_PROMOTIONS).rows) == 1
+    empty(sorted(log.glob("*.json"))[-1])
+    for read in (direct.read, direct.facts, direct.dataset):
+        with pytest.raises(InputError, match=r"found the commit 0{19}1.json empty; restore it from a copy"):
+            read(place, MODEL_PROMOTIONS)
 
 
 def checkpointed(shop: World) -> Path:
