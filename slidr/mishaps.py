@@ -44,7 +44,13 @@ KNOWN = (
         f"expected the tasks to end, found that a worker was lost, killed or short of memory; {NOTHING}; run the same command again",
     ),
     Mishap(
-        ("Answer from Java side is empty", "Py4JNetworkError", "SparkContext was shut down", "stopped SparkContext"),
+        (
+            "Answer from Java side is empty",
+            "Py4JNetworkError",
+            "ConnectionRefusedError",
+            "SparkContext was shut down",
+            "stopped SparkContext",
+        ),
         SetupError,
         f"expected Spark to go on, found that its process has ended; {NOTHING}; run the same command again",
     ),

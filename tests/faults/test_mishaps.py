@@ -25,6 +25,7 @@ SAID = {
     ),
     "worker": (RuntimeError("SparkException: Python worker exited unexpectedly (crashed)"), SetupError, "run the same command again"),
     "jvm": (RuntimeError("Py4JNetworkError: Answer from Java side is empty"), SetupError, "run the same command again"),
+    "jvm gone": (ConnectionRefusedError(111, "Connection refused"), SetupError, "run the same command again"),
     "gone": (
         RuntimeError("[FAILED_READ_FILE.FILE_NOT_EXIST] while reading file:/a/b%20c.parquet. It"),
         InputError,
