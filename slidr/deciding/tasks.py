@@ -31,6 +31,7 @@ CLICK, SCORE, LOGGED, DECIDED, PUBLISHED = "click", "score", "logged", "decided"
 OF_CLICKS = [name for name in [*DECISIONS.names, "upstream_filter"] if name in CLICKS.names]
 MOVED = pa.schema([("bucket", pa.int32()), ("kind", pa.string()), ("rows", pa.binary())])
 DONE = pa.schema([("table", pa.string()), ("counts", pa.string()), *data_files.WRITTEN])
+GATHERED = 64 << 20  # bytes of rows that are cut into parts at a time
 SCHEMA = data_files.schema(DECISIONS)
 
 Batches = Iterable[pa.RecordBatch]
@@ -71,7 +72,7 @@ class Work:
             for number in batch.column("number").to_pylist():
                 read = self.reads[number]
                 buckets = [part.bucket for part in self.parts if part.day == read.file.values[0]]
-                for rows in self._rows(read):
+                for rows in _gathered(self._rows(read)) if len(buckets) > 1 else self._rows(read):
                     yield from _by_part(rows, read.kind, buckets)
 
     def _rows(self, read: Read) -> Iterator[pa.RecordBatch]:
@@ -161,6 +162,23 @@ def _as_published(decided: pa.Table) -> pa.Table:
     rows |= {"first_is_invalid": rows["is_invalid"], "first_model_version": rows["model_version"]}
     schema = data_files.schema(CURRENT_DECISIONS)
     return pa.table({f.name: rows[f.name] if f.name in rows else pa.nulls(len(decided), f.type) for f in schema}, schema=schema)
+
+
+def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows, many at a time: a day of a billion clicks has thousands of parts, and what is sent to each costs some hundred bytes
+    beside its rows."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(other.nbytes for other in waiting) > GATHERED:
+            yield _one(waiting)
+            waiting = []
+    if waiting:
+        yield _one(waiting)
+
+
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
 def _by_part(rows: pa.RecordBatch, kind: str, buckets: list[int]) -> Iterator[pa.RecordBatch]:
