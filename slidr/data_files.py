@@ -23,7 +23,7 @@ from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 from pyarrow.fs import PyFileSystem
 
-from slidr import direct
+from slidr import direct, writers
 from slidr.errors import ConflictError, InputError
 from slidr.lake import Lake
 from slidr.tables import Table
@@ -275,20 +275,29 @@ def _added(target: Target, written: Sequence[Written]) -> list[AddAction | Remov
 def _commit(
     place: Lake | direct.Place, target: Target, before: Files, days: Collection[date], actions: list[AddAction | RemoveAction]
 ) -> None:
+    with writers.alone(place, target.table):
+        while not _committed(place, target, before, days, actions):
+            pass  # somebody committed other days meanwhile: look again
+
+
+def _committed(
+    place: Lake | direct.Place, target: Target, before: Files, days: Collection[date], actions: list[AddAction | RemoveAction]
+) -> bool:
+    """False, and nothing committed, where another commit came in between."""
     table = target.table
-    while True:
-        with direct.told(place, table):
-            delta = direct.opened(place, table)
-            there = {file.path for file in _live(delta, table, days, dict(target.fixed))}
-        if there != before.paths:
-            raise ConflictError(
-                f"another writer changed the table {table.name} at the same time; nothing of this commit was written; run the command again"
-            )
-        try:
-            # No retry inside: it would not look at the days again.
-            once = CommitProperties(max_commit_retries=0)
-            delta.create_write_transaction(actions, "append", delta.schema(), list(table.partitions), commit_properties=once)
-            return
-        except CommitFailedError:
-            if DeltaTable(delta.table_uri, without_files=True).version() == delta.version():
-                raise
+    with direct.told(place, table):
+        delta = direct.opened(place, table)
+        there = {file.path for file in _live(delta, table, days, dict(target.fixed))}
+    if there != before.paths:
+        raise ConflictError(
+            f"another writer changed the table {table.name} at the same time; nothing of this commit was written; run the command again"
+        )
+    try:
+        # No retry inside: it would not look at the days again.
+        once = CommitProperties(max_commit_retries=0)
+        delta.create_write_transaction(actions, "append", delta.schema(), list(table.partitions), commit_properties=once)
+    except CommitFailedError:
+        if DeltaTable(delta.table_uri, without_files=True).version() == delta.version():
+            raise
+        return False
+    return True

@@ -18,7 +18,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileInfo, FileSelector, PyFileSystem
 
-from slidr.errors import InputError, SetupError
+from slidr import writers
+from slidr.errors import InputError
 from slidr.folders import private_root
 from slidr.lake import PROPERTIES, Lake
 from slidr.tables import Table
@@ -37,7 +38,6 @@ Rows = Sequence[Mapping[str, Any]]
 # What delta-rs says of logs and files that are there and broken, or that a log names and are not there.
 BROKEN = ("Json error", "Invalid JSON", "Parquet error", "Arrow error", "Invalid Checkpoint", "log segment", "Object at location")
 COMMIT = re.compile(r"\d{20}\.json")
-TRACE = re.compile(r"\s+0: .*", re.DOTALL)  # its own stack follows some of its messages
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Place:
 class Snapshot:
     """All rows of a table as of one commit."""
 
+    place: Lake | Place
     table: Table
     delta: DeltaTable
     rows: list[dict[str, Any]]
@@ -107,7 +108,7 @@ def create(place: Lake | Place, table: Table) -> None:
         return
     private_root(place.root)
     try:
-        with told(place, table):
+        with writers.alone(place, table), told(place, table):
             DeltaTable.create(
                 path(place, table),
                 schema=Schema.from_json(table.schema.json()),
@@ -128,7 +129,7 @@ def read(place: Lake | Place, table: Table) -> Snapshot:
         require_declared(delta, table)
         found = QueryBuilder().register("found", delta).execute("SELECT * FROM found").read_all()
         columns = [found.column(name).to_pylist() for name in table.names]
-    return Snapshot(table, delta, [dict(zip(table.names, values, strict=True)) for values in zip(*columns, strict=True)])
+    return Snapshot(place, table, delta, [dict(zip(table.names, values, strict=True)) for values in zip(*columns, strict=True)])
 
 
 def facts(place: Lake | Place, table: Table) -> Facts:
@@ -184,8 +185,9 @@ def append(snapshot: Snapshot, rows: Rows) -> bool:
     """Appends rows as the very next commit after the snapshot; False, and nothing written, where another commit came first."""
     batch = _arrow(snapshot.table, rows)
     try:
-        # No retry inside: rows are decided on what the snapshot holds, so they must not land behind anything else.
-        write_deltalake(snapshot.delta, batch, mode="append", commit_properties=CommitProperties(max_commit_retries=0))
+        with writers.alone(snapshot.place, snapshot.table):
+            # No retry inside: rows are decided on what the snapshot holds, so they must not land behind anything else.
+            write_deltalake(snapshot.delta, batch, mode="append", commit_properties=CommitProperties(max_commit_retries=0))
     except CommitFailedError:
         if DeltaTable(snapshot.delta.table_uri).version() > snapshot.delta.version():
             return False
@@ -196,7 +198,7 @@ def append(snapshot: Snapshot, rows: Rows) -> bool:
 def add(place: Lake | Place, table: Table, rows: Rows) -> None:
     """Appends rows that depend on no others, in one commit; makes the table where it is missing."""
     create(place, table)
-    with told(place, table):
+    with writers.alone(place, table), told(place, table):
         write_deltalake(path(place, table), _arrow(table, rows), mode="append")
 
 
@@ -227,20 +229,18 @@ def require_declared(delta: DeltaTable, table: Table) -> None:
 
 @contextmanager
 def told(place: Lake | Place, table: Table) -> Iterator[None]:
-    try:
-        yield
-    except TableNotFoundError as error:
-        raise InputError(f"expected the table {table.name} in {place.root}, found none; run `slidr init`") from error
-    except CommitFailedError:
-        raise
-    except (OSError, DeltaError) as error:
-        why = " ".join(TRACE.sub("", str(error)).split())[:300]
-        if any(words in why for words in BROKEN):
-            raise InputError(
-                f"expected a whole log and whole files of the table {table.name} in {place.root}, found: {why}; "
-                "restore the table's folder from a copy"
-            ) from error
-        raise SetupError(
-            f"expected the table {table.name} in {place.root} to be within reach, found: {why}; "
-            "for an object store set its credentials in the environment, see docs/models.md"
-        ) from error
+    with writers.reached(f"the table {table.name} in {place.root}"):
+        try:
+            yield
+        except TableNotFoundError as error:
+            raise InputError(f"expected the table {table.name} in {place.root}, found none; run `slidr init`") from error
+        except CommitFailedError:
+            raise
+        except (OSError, DeltaError) as error:
+            why = writers.in_short(error)
+            if any(words in why for words in BROKEN):
+                raise InputError(
+                    f"expected a whole log and whole files of the table {table.name} in {place.root}, found: {why}; "
+                    "restore the table's folder from a copy"
+                ) from error
+            raise

@@ -17,6 +17,7 @@ from delta.tables import DeltaTable, DeltaTableBuilder
 from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
+from slidr import writers
 from slidr.errors import ConflictError, InputError
 from slidr.folders import private_root
 from slidr.tables import TYPES, Table
@@ -81,22 +82,22 @@ class Lake:
             builder = builder.property(key, value)
         builder = builder.partitionedBy(*table.partitions)
         deadline = time.monotonic() + APPEARS_WITHIN
-        while not self._made(builder):
+        while not self._made(builder, table):
             if time.monotonic() > deadline:
                 raise InputError(
                     f"expected an empty place for the table {table.name} in {self.root}, found other files there; move them away"
                 )
             time.sleep(0.1)
 
-    @staticmethod
-    def _made(builder: DeltaTableBuilder) -> bool:
+    def _made(self, builder: DeltaTableBuilder, table: Table) -> bool:
         """Whether the table is there now; False while somebody else is making it.
 
         Whoever makes it at the same time makes the same; the folder is there before the table is. Asking Delta whether it is there does
         not help: it goes on to answer what it has found before it lost the race. Making it again looks anew.
         """
         try:
-            builder.execute()
+            with writers.alone(self, table):
+                builder.execute()
         except Exception as error:
             if not (_is_conflict(error) or any(name in str(error) for name in NO_TABLE_YET)):
                 raise
@@ -228,7 +229,7 @@ class Lake:
         merge = merge.whenMatchedUpdate(set=new)
         if insert:
             merge = merge.whenNotMatchedInsertAll(None if delete is None else ~delete)
-        with retelling_conflicts(table):
+        with writers.alone(self, table), retelling_conflicts(table):
             merge.execute()
 
     def _checked(self, df: DataFrame, table: Table) -> DataFrame:
@@ -247,12 +248,13 @@ class Lake:
         return self._checked(df, table).hint("rebalance", *table.partitions)
 
     def _save(self, writer: DataFrameWriter, table: Table) -> None:
-        self.create(table)
-        with retelling_conflicts(table):
-            if self.catalog:
-                writer.saveAsTable(self._catalog_name(table))
-            else:
-                writer.save(self.path(table))
+        with writers.alone(self, table):
+            self.create(table)
+            with retelling_conflicts(table):
+                if self.catalog:
+                    writer.saveAsTable(self._catalog_name(table))
+                else:
+                    writer.save(self.path(table))
 
 
 def conform(df: DataFrame, table: Table) -> DataFrame:

@@ -24,7 +24,7 @@ from rich.table import Table as RichTable
 from slidr import direct, mishaps, redaction, session, tables
 from slidr.build import code_version
 from slidr.config import Config
-from slidr.errors import DONE, GuardrailError, SetupError, SlidrError
+from slidr.errors import DONE, GuardrailError, LockedError, SetupError, SlidrError
 from slidr.folders import private
 from slidr.lake import Lake
 from slidr.redaction import Redaction
@@ -182,18 +182,19 @@ def _record(job: Job, command: str, started: datetime, outcome: Outcome, message
     written.replace(folder / "run_result.json")
     if outcome.exit_code >= INTERRUPTED:
         return
-    if "place" in job.__dict__ and "spark" not in job.__dict__ and outcome.exit_code != SetupError.exit_code:
+    # Who may read the lake and not write it, or waits in vain for others who write this table, gets the answer all the same.
+    try:
         _add(job, row)
-    if "spark" in job.__dict__:
-        job.lake.append(job.spark.createDataFrame([tuple(row[name] for name in tables.RUNS.names)], tables.RUNS.schema), tables.RUNS)
+    except (SetupError, LockedError) as error:
+        job.say(f"this run has no row in the table runs: {_escaped(str(error))}")
 
 
 def _add(job: Job, row: Mapping[str, Any]) -> None:
-    """The row in `runs`, without Spark. Who may read the lake and not write it gets the answer all the same."""
-    try:
+    """The row in `runs`: through the session where there is one, else without Spark where the command came as far as the lake."""
+    if "spark" in job.__dict__:
+        job.lake.append(job.spark.createDataFrame([tuple(row[name] for name in tables.RUNS.names)], tables.RUNS.schema), tables.RUNS)
+    elif "place" in job.__dict__ and row["exit_code"] != SetupError.exit_code:
         direct.add(job.place, tables.RUNS, [row])
-    except SetupError as error:
-        job.say(f"this run has no row in the table runs: {_escaped(str(error))}")
 
 
 def _show(outcome: Outcome, message: str | None, job: Job, as_json: bool) -> None:

@@ -11,6 +11,8 @@ VALUES = {
     "days",
     "direct",
     "data_files",
+    "writers",
+    "process",
     "errors",
     "ledger",
     "mishaps",
@@ -46,7 +48,7 @@ VALUES = {
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},
-    "deltalake": {"slidr/direct.py", "slidr/data_files.py"},
+    "deltalake": {"slidr/direct.py", "slidr/data_files.py", "slidr/writers.py"},
     "duckdb": {"slidr/query.py"},
     "cvxpy": {"slidr/calibration/quadratic.py"},
     "petastorm": {"slidr/training/data.py"},

@@ -5,22 +5,13 @@ time, or with its process where that can be seen. Who wants an overlapping windo
 and that has published nothing; one that may have published something must be completed first.
 """
 
-import os
-import socket
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from slidr.errors import ConflictError, LockedError
+from slidr.process import has_ended, holder
 from slidr.replay.audit import WORKING, Event, Log, Plan, clock
-
-ENDED_STATES = ("Z", "X")  # of a process that has ended and is still listed
-
-
-def holder() -> str:
-    """This process: machine, number, and start, so that a number that is used again is not taken for it."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
 
 
 def facts(minutes: float) -> dict[str, Any]:
@@ -31,7 +22,7 @@ def facts(minutes: float) -> dict[str, Any]:
 def held(log: Log, replay_id: str) -> Event | None:
     """The event of the lease in force, None where nobody works on the replay."""
     last = next((event for event in reversed(log.of(replay_id)) if event.name in (*WORKING, "interrupt", "fail", "applied")), None)
-    if last is None or last.name not in WORKING or _until(last) <= clock() or _dead(last.facts["holder"]):
+    if last is None or last.name not in WORKING or _until(last) <= clock() or has_ended(last.facts["holder"]):
         return None
     return last
 
@@ -81,19 +72,3 @@ def _until(event: Event) -> datetime:
 
 def _minute(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _dead(name: str) -> bool:
-    """Whether the holder was a process of this machine that has ended."""
-    host, number, started = name.rsplit(":", 2)
-    return host == socket.gethostname() and _started(int(number)) != started
-
-
-def _started(number: int) -> str:
-    """Start time of a process in clock ticks since the machine started; empty where there is none, 0 where it can't be told."""
-    try:
-        # After the command's name, which may hold anything: its state, and as the twentieth field its start.
-        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return "" if Path("/proc/self/stat").exists() else "0"
-    return "" if fields[0] in ENDED_STATES else fields[19]
