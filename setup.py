@@ -27,6 +27,9 @@ BASE = [
 TRAIN = ["petastorm==0.13.1", "torch>=2.4,<3", "cvxpy>=1.6,<1.8", "setuptools<70"]
 TEST = [
     "chispa>=0.10",
+    "moto[s3]>=5,<6",  # a local S3 server, with the two packages that it serves by
+    "flask>=3",
+    "flask-cors>=5",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.100",
