@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from datetime import date
 from difflib import get_close_matches
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -16,6 +15,7 @@ from zoneinfo import available_timezones
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from slidr import package
 from slidr.errors import ConfigError
 from slidr.features.spec import FeatureSpec, micros
 from slidr.slice_spec import SliceSpec
@@ -261,7 +261,7 @@ class Config(Section):
 
 def shipped(name: str) -> Path:
     """Path of a configuration file that slidr ships, such as `local.yaml` or `sources/canonical.yaml`."""
-    return Path(str(resources.files("slidr.conf").joinpath(name)))
+    return package.folder("slidr.conf") / name
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ VALUES = {
     "data_files",
     "writers",
     "process",
+    "package",
     "errors",
     "ledger",
     "mishaps",
