@@ -140,7 +140,7 @@ def _update(uri: str, lease: Lease) -> bool:
     with reached(uri):
         log = _log(uri)
         found = _newest(log)
-        return found is not None and found.holder == holder() and found.since == lease.since and _put(log, lease)
+        return found is not None and found.holder == holder() and _put(log, lease)
 
 
 def _log(uri: str) -> DeltaTable:

@@ -32,8 +32,8 @@ def fetched() -> list[Path]:
         if not path.is_file():
             partial = path.with_suffix(f".{os.getpid()}.partial")
             urllib.request.urlretrieve(f"{CENTRAL}/{package}", partial)
-            with urllib.request.urlopen(f"{CENTRAL}/{package}.sha1") as found, partial.open("rb") as data:
-                assert hashlib.file_digest(data, "sha1").hexdigest() == found.read().decode().split()[0], path
+            with urllib.request.urlopen(f"{CENTRAL}/{package}.sha1") as found:
+                assert hashlib.sha1(partial.read_bytes()).hexdigest() == found.read().decode().split()[0], path
             partial.replace(path)
     return [FOLDER / Path(package).name for package in PACKAGES]
 

@@ -60,6 +60,7 @@ def traffic(folder: Path) -> tuple[str, str]:
 
 
 def run(options: list[str], *words: str) -> dict[str, Any]:
+    print(f"{datetime.now(timezone.utc):%H:%M:%S}", *words, file=sys.stderr, flush=True)
     first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
     done = CliRunner().invoke(app, [*words[:first], *options, *words[first:], "--json", "-q"])
     assert done.exit_code == 0, f"{words}: {done.exit_code}\n{done.output}\n{done.stderr}\n{done.exception!r}"
