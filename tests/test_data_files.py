@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from slidr import data_files, direct
-from slidr.data_files import Files, Target, Writer
+from slidr import data_files, direct, new_files
+from slidr.data_files import Files
 from slidr.direct import Place
 from slidr.errors import ConflictError
+from slidr.new_files import Target, Writer, Written
 from slidr.tables import features_table
 from tests.frames import at
 from tests.worlds import SPEC
@@ -39,7 +40,7 @@ def target(place: Place, origin: str = "then") -> Target:
     return Target(direct.path(place, TABLE), TABLE, (("origin", origin),))
 
 
-def replaced(place: Place, origin: str, *tables: tuple[date, pa.Table], before: Files | None = None) -> list[data_files.Written]:
+def replaced(place: Place, origin: str, *tables: tuple[date, pa.Table], before: Files | None = None) -> list[Written]:
     known = before or data_files.of(place, TABLE, DAYS, origin=origin)
     with Writer(target(place, origin)) as writer:
         for day, made in tables:
@@ -55,7 +56,7 @@ def ids(place: Place, **fixed: str) -> list[str]:
 
 @pytest.mark.parametrize("waiting", [128 << 20, 1])
 def test_rows_that_come_in_any_order_are_one_file_a_day(place: Place, monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
-    monkeypatch.setattr(data_files, "WAITING", waiting)
+    monkeypatch.setattr(new_files, "WAITING", waiting)
     parts = [(DAYS[0], rows(DAYS[0], 2, 1)), (DAYS[1], rows(DAYS[1], 9)), (DAYS[0], rows(DAYS[0], 7))]
     written = replaced(place, "then", *parts)
     assert [(file.day, file.rows) for file in written] == [(DAYS[0], 3), (DAYS[1], 1)]
@@ -88,7 +89,7 @@ def test_a_replacement_that_is_overtaken_is_refused(place: Place) -> None:
 
 
 def test_what_is_not_finished_is_in_no_commit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_files, "WAITING", 1)
+    monkeypatch.setattr(new_files, "WAITING", 1)
     with Writer(target(place)) as writer:
         writer.add(rows(DAYS[0], 1), DAYS[0])
     assert len(list(Path(place.root, TABLE.name).rglob("*.parquet"))) == 1

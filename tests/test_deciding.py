@@ -13,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from slidr import data_files, deciding, direct, scoring
+from slidr import data_files, deciding, direct, new_files, scoring
 from slidr.bundle import Bundle
 from slidr.config import Config
 from slidr.deciding.verdict import verdicts
@@ -95,7 +95,7 @@ def test_clicks_that_another_version_decided_stay_as_they_are(undecided: Lake) -
 def test_a_run_that_was_cut_off_between_its_commits_is_completed(undecided: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = data_files.commit
 
-    def cut_off(lake: Lake, target: data_files.Target, *given: Any) -> None:
+    def cut_off(lake: Lake, target: new_files.Target, *given: Any) -> None:
         if target.table is CURRENT_DECISIONS:
             raise KeyboardInterrupt
         commit(lake, target, *given)
@@ -179,7 +179,7 @@ def test_a_null_where_none_is_allowed_writes_nothing(tmp_path: Path) -> None:
     row = {**click("a", FIRST), "device": None}
     rows = pa.Table.from_pylist([row], schema=data_files.schema(CLICKS)).drop_columns(["click_date"])
     with pytest.raises(InputError, match="table clicks: expected no NULL, found NULL in device"):
-        data_files.Target(str(tmp_path / "clicks"), CLICKS).write(rows, DAYS[0])
+        new_files.Target(str(tmp_path / "clicks"), CLICKS).write(rows, DAYS[0])
     assert list((tmp_path / "clicks").glob("click_date*")) == []
 
 

@@ -11,6 +11,7 @@ VALUES = {
     "days",
     "direct",
     "data_files",
+    "new_files",
     "writers",
     "process",
     "package",
@@ -49,7 +50,7 @@ VALUES = {
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},
-    "deltalake": {"slidr/direct.py", "slidr/data_files.py", "slidr/writers.py"},
+    "deltalake": {"slidr/direct.py", "slidr/data_files.py", "slidr/new_files.py", "slidr/writers.py"},
     "duckdb": {"slidr/query.py"},
     "cvxpy": {"slidr/calibration/quadratic.py"},
     "petastorm": {"slidr/training/data.py"},

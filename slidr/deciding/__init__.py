@@ -17,12 +17,13 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from slidr import data_files, scoring
 from slidr.bundle import Bundle
-from slidr.data_files import Files, Target, Written
+from slidr.data_files import Files
 from slidr.days import days_of, midnight
 from slidr.deciding.tasks import CLICK, DECIDED, DONE, LOGGED, MOVED, PUBLISHED, SCORE, Part, Read, Work, inside
 from slidr.errors import InputError, NothingToDoError
 from slidr.features.counters import one_for_each
 from slidr.lake import Lake
+from slidr.new_files import WRITTEN, Target, Written
 from slidr.pyworker import light
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, features_table
 from slidr.version import Version
@@ -130,7 +131,7 @@ def _run(lake: Lake, work: Work) -> tuple[dict[str, list[Written]], Decided]:
     shared.destroy()
     files: dict[str, list[Written]] = {}
     for row in rows:
-        files.setdefault(row["table"], []).append(Written(*[row[name] for name in data_files.WRITTEN.names]))
+        files.setdefault(row["table"], []).append(Written(*[row[name] for name in WRITTEN.names]))
     return files, _counted(rows)
 
 

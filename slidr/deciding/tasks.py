@@ -19,9 +19,10 @@ from pandas.util import hash_array
 
 from slidr import data_files
 from slidr.bundle import Bundle, forward
-from slidr.data_files import DataFile, Files, Target
+from slidr.data_files import DataFile, Files
 from slidr.deciding.verdict import verdicts
 from slidr.direct import ARROW
+from slidr.new_files import WRITTEN, Target
 from slidr.pyworker import give_back
 from slidr.reasons import strongest
 from slidr.scoring import REASONS, USED
@@ -30,7 +31,7 @@ from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table
 CLICK, SCORE, LOGGED, DECIDED, PUBLISHED = "click", "score", "logged", "decided", "published"  # kinds of rows on their way
 OF_CLICKS = [name for name in [*DECISIONS.names, "upstream_filter"] if name in CLICKS.names]
 MOVED = pa.schema([("bucket", pa.int32()), ("kind", pa.string()), ("rows", pa.binary())])
-DONE = pa.schema([("table", pa.string()), ("counts", pa.string()), *data_files.WRITTEN])
+DONE = pa.schema([("table", pa.string()), ("counts", pa.string()), *WRITTEN])
 GATHERED = 64 << 20  # bytes of rows that are cut into parts at a time
 SCHEMA = data_files.schema(DECISIONS)
 

@@ -20,6 +20,7 @@ from slidr.features.cargo import FLAGS, LOGGED_IN, MINUTES, WANTED, Layout, name
 from slidr.features.spec import UNITS, Counter, FeatureSpec
 from slidr.features.stage import Stage
 from slidr.lake import Lake, f_date
+from slidr.new_files import WRITTEN, Target, Written
 from slidr.pyworker import light
 from slidr.tables import features_table
 from slidr.zones import local_time
@@ -47,10 +48,10 @@ def replace_days(lake: Lake, clicks: DataFrame, days: Sequence[date], *, spec: F
     Raises ConflictError where another writer changed these features meanwhile.
     """
     before = data_files.of(lake, features_table(spec), days, origin=known)
-    target = data_files.Target(before.uri, before.table, (("origin", known),))
+    target = Target(before.uri, before.table, (("origin", known),))
     rows, last = _before_last(clicks, spec=spec, start=days[0], end=days[-1] + timedelta(days=1), known=known, zones=zones)
-    made = rows.mapInArrow(light(lambda batches: last.write(batches, target)), from_arrow_schema(data_files.WRITTEN)).collect()
-    written = [data_files.Written(*row) for row in made]
+    made = rows.mapInArrow(light(lambda batches: last.write(batches, target)), from_arrow_schema(WRITTEN)).collect()
+    written = [Written(*row) for row in made]
     data_files.replace_days(lake, target, before, days, written)
     return sum(file.rows for file in written)
 

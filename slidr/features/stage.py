@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from slidr.data_files import WRITTEN, Target, Writer
 from slidr.features import kernel
 from slidr.features.cargo import (
     LOGGED_IN,
@@ -29,6 +28,7 @@ from slidr.features.cargo import (
 )
 from slidr.features.spec import Counter, FeatureSpec, micros
 from slidr.features.store import Part, Store, stored
+from slidr.new_files import WRITTEN, Target, Writer
 from slidr.pyworker import give_back
 
 Batches = Iterable[pa.RecordBatch]
