@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from slidr import direct
+from slidr import data_files, direct
 from slidr.errors import InputError
 from slidr.tables import CLICKS, CURRENT_DECISIONS, MODEL_PROMOTIONS, Table, features_table
 from tests.commands import World
@@ -110,7 +110,7 @@ def test_an_empty_commit_without_spark(tmp_path: Path) -> None:
     direct.add(place, MODEL_PROMOTIONS, [{**event, "event_time": now, "event_date": now.date()}])
     assert len(direct.read(place, MODEL_PROMOTIONS).rows) == 1
     empty(sorted(log.glob("*.json"))[-1])
-    for read in (direct.read, direct.facts, direct.dataset):
+    for read in (direct.read, direct.facts, data_files.of):
         with pytest.raises(InputError, match=r"found the commit 0{19}1.json empty; restore it from a copy"):
             read(place, MODEL_PROMOTIONS)
 
