@@ -2,17 +2,20 @@
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from slidr import config, direct, erasure
 from slidr.config import Config
+from slidr.direct import Place
 from slidr.errors import InputError
 from slidr.lake import Lake
 from slidr.pseudonyms import Key
-from slidr.tables import CLICKS, ERASED, PURCHASES, REJECTS
+from slidr.tables import ALL, CLICKS, ERASED, PURCHASES, REJECTS, features_table
 from tests.commands import World
 from tests.foreign import row, run, write_csv
 from tests.test_privacy import KEY, VARIABLE, texts_in
@@ -113,6 +116,17 @@ def test_a_user_behind_a_pseudonym_is_found_by_the_key(lake: Lake, conf: Config,
     assert lake.read(REJECTS).where("raw like '%erased%'").count() == 1
 
 
+def test_every_column_that_tells_of_people_is_emptied(conf: Config) -> None:
+    """A table that gains such a column has to be erased, too."""
+    telling = {"user_id", "ip", "ip_key", "user_agent", "raw"}
+    declared = [*ALL, features_table(conf.spec)]
+    assert {table.name: telling & set(table.names) for table in declared if telling & set(table.names)} == {
+        table.name: set(table.personal) for table in erasure.ORDER
+    }
+    for table in erasure.ORDER:
+        assert not set(table.personal) & set(table.statistics["delta.dataSkippingStatsColumns"].split(","))
+
+
 def test_ids_come_from_a_file_and_are_checked(lake: Lake, world: World) -> None:
     with pytest.raises(InputError, match="1 to 1000 user ids"):
         erasure.erase(lake, [], None, run_id="r", day=config.load().ingest.earliest)
@@ -122,9 +136,13 @@ def test_ids_come_from_a_file_and_are_checked(lake: Lake, world: World) -> None:
     assert "UTF-8" in world.ok("erase", "--users-from", str(world.root / "binary"), "--reason", "x", code=3)["message"]
 
 
-def test_a_purge_leaves_files_of_writers_at_work(lake: Lake, spark: SparkSession, world: World) -> None:
-    lake.append(world.lake.read(CLICKS), CLICKS)
-    at_work = Path(lake.path(CLICKS)) / "click_date=2026-03-01" / "part-of-an-open-commit.parquet"
+def test_a_purge_deletes_what_was_replaced_and_leaves_files_of_writers_at_work(tmp_path: Path) -> None:
+    place, day = Place(str(tmp_path)), date(2026, 3, 1)
+    direct.add(place, ERASED, [{"table_name": "clicks", "row_id": USER, "run_id": "r", "erased_date": day}])
+    DeltaTable(direct.path(place, ERASED)).update(updates={"row_id": "'nobody'"})
+    at_work = tmp_path / "erased" / "erased_date=2026-03-01" / "part-of-an-open-commit.parquet"
     at_work.write_bytes(b"not committed yet")
-    assert direct.purge(lake, CLICKS) == 0
+    assert direct.purge(place, ERASED) == 1
+    assert len(list(tmp_path.rglob("part-0*.parquet"))) == 1
     assert at_work.exists()
+    assert [row["row_id"] for row in direct.read(place, ERASED).rows] == ["nobody"]
