@@ -17,6 +17,7 @@ NUMBER = "a number that the settings model has checked"
 NAME = "the registered model's name, which the settings model lets be letters, digits, - and _"
 ALLOWED = {
     ("slidr/lake.py", "where"): "names of declared columns, dates, and values that are letters alone",
+    ("slidr/upkeep.py", "where"): "names of declared columns, and dates",
     ("slidr/labels.py", "f'INTERVAL {conf.attribution_days} DAYS'"): NUMBER,
     ("slidr/labels.py", "f'INTERVAL {conf.rfm_days} DAYS'"): NUMBER,
     ("slidr/labels.py", "f'INTERVAL {conf.heavy_minutes} MINUTES'"): NUMBER,
