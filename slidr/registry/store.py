@@ -1,6 +1,7 @@
 """What MLflow keeps: bundles, pictures, metrics, version numbers, and a mirror of the states. The only module that imports MLflow."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -68,9 +69,9 @@ class Store:
         return MlflowClient(tracking_uri=self.conf.uri, registry_uri=self.conf.uri)
 
     def away(self, error: Exception) -> SetupError:
-        said = " ".join(str(getattr(error, "message", error)).partition("[SQL")[0].replace(self.conf.uri, "it").split())
+        said = re.split(r"\[SQL| with url: ", str(getattr(error, "message", error)))[0].replace(self.conf.uri, "it")
         told = (
-            f"expected an MLflow registry at {self.conf.uri}, found: {said[:300]}; "
+            f"expected an MLflow registry at {self.conf.uri}, found: {' '.join(said.split())[:300]}; "
             "see that its server or database is up and not locked by another program, then run the same command again"
         )
         return SetupError(Redaction().text(told))

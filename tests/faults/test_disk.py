@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pyspark.sql import SparkSession
 
-from tests.commands import World
-from tests.faults.shop import EXIT, contents, late_clicks, one_line, settings, steps, words_of
+from tests.faults.processes import copy_of
+from tests.faults.shop import EXIT, one_line, steps
 from tests.faults.summary import REFUSED
+from tests.faults.test_kill import Story, completed, story  # noqa: F401  (a fixture)
 
 SIZE = 12 << 20  # bytes of the disk
 LEFT = [0, 4, 12, 24, 48, 96, 192, 384]  # KiB that are free when a job starts, until it gets through
@@ -44,24 +44,19 @@ def fill(disk: Path, left: int) -> Path:
     ends=REFUSED,
 )
 @pytest.mark.slow
-def test_a_full_disk(disk: Path, shop: World, shop_template: Path, spark: SparkSession, tmp_path: Path) -> None:
-    root = disk / "shop"
-    shutil.copytree(shop_template / "lake", root / "lake")
-    shutil.copy(shop_template / "registry.db", root / "registry.db")
-    cramped, file, stopped = World(root, spark, settings(shop_template)), late_clicks(tmp_path / "clicks.csv"), {}
-    for step in steps(file):
-        shop.ok(*words_of(shop, step, file), code=EXIT.get(step, 0))
-        stopped[step] = 0
-        for left in LEFT:
-            ballast = fill(disk, left)
-            result = cramped.run(*words_of(cramped, step, file))
-            ballast.unlink()
-            if result.exit_code == EXIT.get(step, 0):
-                break
-            assert result.exit_code == 75, f"{step}, {left} KiB: {result.exit_code}\n{result.output}\n{result.stderr}"
-            one_line(str(json.loads(result.stdout.splitlines()[-1])["message"]), "make room")
-            stopped[step] += 1
-        cramped.run(*words_of(cramped, step, file))
-        assert contents(cramped.lake) == contents(shop.lake), step
-    print(f"stopped by a full disk: {stopped}")
-    assert all(stopped.values())
+@pytest.mark.parametrize("step", list(steps("")))
+def test_a_full_disk(step: str, story: Story, disk: Path) -> None:  # noqa: F811
+    cramped, good = copy_of(story.before(step), disk / "shop"), EXIT.get(step, 0)
+    stopped = 0
+    for left in LEFT:
+        ballast = fill(disk, left)
+        result = cramped.run(*story.words(step))
+        ballast.unlink()
+        if result.exit_code == good:
+            break
+        assert result.exit_code == 75, f"{step}, {left} KiB: {result.exit_code}\n{result.output}\n{result.stderr}"
+        one_line(str(json.loads(result.stdout.splitlines()[-1])["message"]), "make room")
+        stopped += 1
+    print(f"{step}: stopped {stopped} times by a full disk")
+    assert stopped
+    completed(story, step, cramped)

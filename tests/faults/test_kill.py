@@ -19,20 +19,30 @@ RANDOM_KILLS = 3
 
 
 class Story:
-    """The shop before and after each job, undisturbed."""
+    """The shop before and after each job, undisturbed; told as far as somebody asks."""
 
     def __init__(self, shop: World, file: str) -> None:
-        self.file = file
-        self.before: dict[str, World] = {}
-        self.after: dict[str, dict[str, list[str]]] = {}
-        self.seconds: dict[str, float] = {}
-        for step in steps(file):
-            self.before[step] = copy_of(shop, shop.root / "before" / step.replace(" ", "-"))
-            shop.ok(*words_of(shop, step, file), code=EXIT.get(step, 0))
-            self.after[step] = contents(shop.lake)
+        self.shop, self.file = shop, file
+        self.left = list(steps(file))
+        self._before: dict[str, World] = {}
+        self._after: dict[str, dict[str, list[str]]] = {}
+
+    def before(self, step: str) -> World:
+        while step not in self._after:
+            self._next(self.left.pop(0))
+        return self._before[step]
+
+    def after(self, step: str) -> dict[str, list[str]]:
+        self.before(step)
+        return self._after[step]
 
     def words(self, step: str) -> tuple[str, ...]:
-        return words_of(self.before[step], step, self.file)
+        return words_of(self.before(step), step, self.file)
+
+    def _next(self, step: str) -> None:
+        self._before[step] = copy_of(self.shop, self.shop.root / "before" / step.replace(" ", "-"))
+        self.shop.ok(*words_of(self.shop, step, self.file), code=EXIT.get(step, 0))
+        self._after[step] = contents(self.shop.lake)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,7 @@ def story(shop_template: Path, spark: SparkSession, tmp_path_factory: pytest.Tem
 def completed(story: Story, step: str, world: World) -> None:
     """The same command again gives the tables of an undisturbed run; once more changes nothing."""
     world.ok(*story.words(step), code=EXIT.get(step, 0))
-    assert contents(world.lake) == story.after[step]
+    assert contents(world.lake) == story.after(step)
 
 
 @pytest.mark.fault("the driver killed right after each commit of each job", "run again: tables equal to an undisturbed run", ends=SURVIVED)
@@ -55,7 +65,7 @@ def completed(story: Story, step: str, world: World) -> None:
 def test_killed_after_every_commit(step: str, story: Story, tmp_path: Path) -> None:
     commits = 0
     while True:
-        world = copy_of(story.before[step], tmp_path / str(commits))
+        world = copy_of(story.before(step), tmp_path / str(commits))
         with process(world, commits + 1, *story.words(step)) as child:
             said, complaint = child.communicate(timeout=200)
         if "commits" in said:
@@ -74,7 +84,7 @@ def test_killed_at_random_moments(step: str, story: Story, tmp_path: Path) -> No
     rng = random.Random(step)
     whole = 15.0  # seconds; longer than each of them takes here
     for number in range(RANDOM_KILLS):
-        world = copy_of(story.before[step], tmp_path / str(number))
+        world = copy_of(story.before(step), tmp_path / str(number))
         with process(world, 0, *story.words(step)) as child:
             time.sleep(rng.uniform(3, whole))
             if rng.random() < 0.5:

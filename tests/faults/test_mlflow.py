@@ -4,13 +4,18 @@ import contextlib
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
+from slidr.config import RegistryConf
+from slidr.errors import SetupError
+from slidr.registry import fold
+from slidr.registry.store import Store
 from tests.commands import World
-from tests.faults.shop import WINDOW, refused
+from tests.faults.shop import WINDOW, one_line, refused
 from tests.faults.summary import REFUSED, SURVIVED
 
 SECRET = "s3cret"
@@ -25,7 +30,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def broken(shop: World, how: str) -> Iterator[tuple[str, ...]]:
+def broken(root: Path, how: str) -> Iterator[tuple[str, ...]]:
     """The words that point a command at a registry that is out of order."""
     if how == "away":
         yield ("--set", f"registry.uri=http://ann:{SECRET}@127.0.0.1:9")
@@ -33,19 +38,39 @@ def broken(shop: World, how: str) -> Iterator[tuple[str, ...]]:
         with socket.create_server(("127.0.0.1", 0)) as server:
             yield ("--set", f"registry.uri=http://ann:{SECRET}@127.0.0.1:{server.getsockname()[1]}")
     elif how == "locked":
-        with contextlib.closing(sqlite3.connect(shop.root / "registry.db")) as other:
+        with contextlib.closing(sqlite3.connect(root / "registry.db")) as other:
             other.execute("BEGIN EXCLUSIVE")
             yield ()
     else:
-        Path(shop.root / "registry.db").write_bytes(b"no database at all" * 100)
+        (root / "registry.db").write_bytes(b"no database at all" * 100)
         yield ()
+
+
+CALLS: dict[str, Callable[[Store, Path], object]] = {
+    "init": lambda store, _: store.init(),
+    "find": lambda store, _: store.find("aa"),
+    "fetch": lambda store, scratch: store.fetch("1", scratch),
+    "mirror": lambda store, _: store.mirror(fold([])),
+    "log_numbers": lambda store, _: store.log_numbers("x", {"a": 1.0}, datetime(2026, 3, 1, tzinfo=timezone.utc)),
+}
+
+
+@pytest.mark.fault("an MLflow server away or silent, at each call", "a line without credentials, exit 75, in bounded time", ends=REFUSED)
+@pytest.mark.parametrize(("how", "name"), [*[("away", name) for name in CALLS], ("silent", "fetch")])
+def test_each_call_of_mlflow(how: str, name: str, tmp_path: Path) -> None:
+    with broken(tmp_path, how) as (_, setting):
+        store = Store(RegistryConf(uri=setting.removeprefix("registry.uri="), artifacts=str(tmp_path), name="slidr"))
+        with pytest.raises(SetupError) as caught:
+            CALLS[name](store, tmp_path)
+    one_line(str(caught.value), ("an MLflow registry at http://127.0.0.1:", "run the same command again"))
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.fault("MLflow away, silent, its database locked or broken, where a model is needed", "exit 75 in bounded time", ends=REFUSED)
 @pytest.mark.parametrize("how", BROKEN)
 @pytest.mark.slow
 def test_a_model_that_cannot_be_fetched(shop: World, how: str) -> None:
-    with broken(shop, how) as words:
+    with broken(shop.root, how) as words:
         for command in (("score", *WINDOW), ("train",), ("replay", "plan", *WINDOW)):
             began = time.monotonic()
             found = refused(shop, *command, *words, code=75, said=("MLflow registry", "run the same command again"))
@@ -58,7 +83,7 @@ def test_a_model_that_cannot_be_fetched(shop: World, how: str) -> None:
 @pytest.mark.slow
 def test_what_only_mirrors_to_mlflow_holds(shop: World, how: str, caplog: pytest.LogCaptureFixture) -> None:
     shop.ok("score", *WINDOW)
-    with broken(shop, how) as words:
+    with broken(shop.root, how) as words:
         assert shop.ok("models", "rollback", "--reason", "harms people", *words)["exit_code"] == 0
         assert "on record" in caplog.text
         assert shop.ok("monitor", *WINDOW, *words)["verdict"]

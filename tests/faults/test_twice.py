@@ -40,7 +40,7 @@ def at_once(world: World, many: int, *words: str) -> list[tuple[int, str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("step", list(steps("")))
 def test_two_of_every_job(step: str, story: Story, tmp_path: Path) -> None:  # noqa: F811
-    world = copy_of(story.before[step], tmp_path)
+    world = copy_of(story.before(step), tmp_path)
     found = at_once(world, 2, *story.words(step))
     good = EXIT.get(step, 0)
     assert good in [code for code, _, _ in found], found
@@ -69,8 +69,8 @@ def test_a_table_made_with_and_without_spark(spark: SparkSession, tmp_path: Path
 
 @pytest.mark.fault("four `init` at once", "each ends well, and there is one lake and one registry", ends=SURVIVED)
 @pytest.mark.slow
-def test_four_inits(shop_template: Path, spark: SparkSession, tmp_path: Path) -> None:
-    world = World(tmp_path, spark, settings(shop_template))
+def test_four_inits(spark: SparkSession, tmp_path: Path) -> None:
+    world = World(tmp_path, spark, settings(tmp_path))
     found = at_once(world, 4, "init")
     assert [code for code, _, _ in found] == [0] * 4, found
     assert {world.lake.version(table) for table in tables.ALL if table is not tables.RUNS} == {0}
