@@ -6,7 +6,6 @@ in `tables.py` like the others. Credentials of object stores come from the envir
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pyarrow.fs import FileInfo, FileSelector, PyFileSystem
 from slidr import writers
 from slidr.errors import InputError
 from slidr.folders import private_root
-from slidr.lake import PROPERTIES, Lake
+from slidr.lake import PROPERTIES, Lake, refuse_empty_commits
 from slidr.tables import Table
 
 SCHEMES = ("file", "s3", "s3a", "gs", "az", "abfs", "abfss", "hdfs")
@@ -37,7 +36,6 @@ ARROW: dict[str, pa.DataType] = {
 Rows = Sequence[Mapping[str, Any]]
 # What delta-rs says of logs and files that are there and broken, or that a log names and are not there.
 BROKEN = ("Json error", "Invalid JSON", "Parquet error", "Arrow error", "Invalid Checkpoint", "log segment", "Object at location")
-COMMIT = re.compile(r"\d{20}\.json")
 
 
 @dataclass(frozen=True)
@@ -152,16 +150,10 @@ def facts(place: Lake | Place, table: Table) -> Facts:
 
 
 def opened(place: Lake | Place, table: Table) -> DeltaTable:
-    """The table as of its newest commit. Raises InputError for an empty commit, such as a power cut leaves: Delta would take it for a
-    commit that changed nothing, and its rows would be missing without a word."""
-    delta = DeltaTable(path(place, table))
-    entries = PyFileSystem(DeltaStorageHandler.from_table(delta._table)).get_file_info(FileSelector("_delta_log"))
-    empty = sorted(entry.base_name for entry in entries if entry.size == 0 and COMMIT.fullmatch(entry.base_name))
-    if empty:
-        raise InputError(
-            f"expected a whole log of the table {table.name} in {place.root}, found the commit {empty[0]} empty; restore it from a copy"
-        )
-    return delta
+    """The table as of its newest commit. Raises InputError where its log has an empty commit."""
+    where = path(place, table)
+    refuse_empty_commits(where, table)
+    return DeltaTable(where)
 
 
 def stored(place: Lake | Place, table: Table) -> Stored:
@@ -241,6 +233,6 @@ def told(place: Lake | Place, table: Table) -> Iterator[None]:
             if any(words in why for words in BROKEN):
                 raise InputError(
                     f"expected a whole log and whole files of the table {table.name} in {place.root}, found: {why}; "
-                    "restore the table's folder from a copy"
+                    "restore the table's folder from a copy; a broken _last_checkpoint can be deleted"
                 ) from error
             raise

@@ -4,12 +4,15 @@
 do not collide and readers prune.
 """
 
+import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -42,6 +45,7 @@ CONFLICTS = (
     "DELTA_CONCURRENT",
     MOVED,
 )
+COMMIT = re.compile(r"\d{20}\.json")
 NO_TABLE_YET = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_MISSING_DELTA_TABLE", "DELTA_TABLE_NOT_FOUND")
 APPEARS_WITHIN = 10  # seconds that another writer may take between the folder of a new table and its first commit
 BROADCAST_KEYS = 200_000
@@ -67,8 +71,10 @@ class Lake:
         return ".".join(f"`{part}`" for part in f"{self.catalog}.{table.name.replace('/', '_')}".split("."))
 
     def exists(self, table: Table) -> bool:
+        """Whether the table is there. Raises InputError where its log has an empty commit."""
         if self.catalog:
             return self.spark.catalog.tableExists(self._catalog_name(table).replace("`", ""))
+        refuse_empty_commits(self.path(table), table)
         return DeltaTable.isDeltaTable(self.spark, self.path(table))
 
     def create(self, table: Table) -> None:
@@ -255,6 +261,17 @@ class Lake:
                     writer.saveAsTable(self._catalog_name(table))
                 else:
                     writer.save(self.path(table))
+
+
+def refuse_empty_commits(path: str, table: Table) -> None:
+    """Raises InputError for a commit without a byte, such as a power cut leaves in a local folder. Delta would take it for one that
+    changed nothing, and its rows would be missing without a word. Stores of objects put a file whole or not at all."""
+    log = Path(path.removeprefix("file://")) / "_delta_log"
+    if "://" in path.removeprefix("file://") or not log.is_dir():
+        return
+    empty = sorted(file.name for file in os.scandir(log) if COMMIT.fullmatch(file.name) and not file.stat().st_size)
+    if empty:
+        raise InputError(f"expected a whole log of the table {table.name}, found the commit {log}/{empty[0]} empty; restore it from a copy")
 
 
 def conform(df: DataFrame, table: Table) -> DataFrame:

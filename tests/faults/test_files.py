@@ -111,7 +111,7 @@ def test_an_empty_commit_without_spark(tmp_path: Path) -> None:
     assert len(direct.read(place, MODEL_PROMOTIONS).rows) == 1
     empty(sorted(log.glob("*.json"))[-1])
     for read in (direct.read, direct.facts, data_files.of):
-        with pytest.raises(InputError, match=r"found the commit 0{19}1.json empty; restore it from a copy"):
+        with pytest.raises(InputError, match=r"found the commit .*0{19}1.json empty; restore it from a copy"):
             read(place, MODEL_PROMOTIONS)
 
 
@@ -148,7 +148,6 @@ def test_a_broken_checkpoint(shop: World) -> None:
 POINTERS: dict[str, Callable[[Path], None]] = {
     "empty": empty,
     "torn": tear,
-    "no checkpoint of this number": lambda path: write(path, b'{"version":99,"size":1}'),
     "gone": Path.unlink,
 }
 
@@ -162,6 +161,19 @@ def test_a_broken_pointer_to_a_checkpoint(how: str, shop: World) -> None:
     assert shop.rows(CLICKS) == rows
     assert shop.ok("sql", "SELECT count(*) AS n FROM clicks")["rows"] == [{"n": rows}]
     shop.ok("features", *WINDOW)
+
+
+@pytest.mark.fault(
+    "a pointer to a checkpoint that there is not", "Spark reads on; without Spark exit 3 that names the pointer", ends=REFUSED
+)
+@pytest.mark.slow
+def test_a_pointer_to_no_checkpoint(shop: World) -> None:
+    pointer = checkpointed(shop) / "_last_checkpoint"
+    write(pointer, b'{"version":99,"size":1}')
+    shop.ok("features", *WINDOW)
+    refused(shop, *COUNT, code=3, said="_last_checkpoint can be deleted")
+    pointer.unlink()
+    shop.ok(*COUNT)
 
 
 @pytest.mark.fault(
