@@ -47,7 +47,7 @@ CONFLICTS = (
 )
 COMMIT = re.compile(r"\d{20}\.json")
 NO_TABLE_YET = ("DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION", "DELTA_MISSING_DELTA_TABLE", "DELTA_TABLE_NOT_FOUND")
-APPEARS_WITHIN = 10  # seconds that another writer may take between the folder of a new table and its first commit
+APPEARS_WITHIN = 60  # seconds that another writer on a busy machine may take between the folder of a new table and its first commit
 BROADCAST_KEYS = 200_000
 RECENT_COMMITS = 20  # more than other writers commit between a commit of ours and the look at it
 

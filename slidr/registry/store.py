@@ -32,8 +32,9 @@ from slidr import bundle as bundles  # noqa: E402
 from slidr.bundle_files import require_files  # noqa: E402
 from slidr.config import RegistryConf  # noqa: E402
 from slidr.errors import ModelRefusedError, SetupError  # noqa: E402
-from slidr.folders import private, private_root  # noqa: E402
+from slidr.folders import private_root  # noqa: E402
 from slidr.redaction import Redaction  # noqa: E402
+from slidr.registry import database  # noqa: E402
 from slidr.registry.places import artifact_root, local_path, require_inside  # noqa: E402
 from slidr.registry.states import States  # noqa: E402
 
@@ -64,8 +65,7 @@ class Store:
 
     @cached_property
     def client(self) -> MlflowClient:
-        if self.conf.uri.startswith("sqlite:///"):
-            private(Path(self.conf.uri.removeprefix("sqlite:///")).parent)
+        database.ensure(self.conf.uri, lambda uri: MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1))
         return MlflowClient(tracking_uri=self.conf.uri, registry_uri=self.conf.uri)
 
     def away(self, error: Exception) -> SetupError:

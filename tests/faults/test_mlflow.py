@@ -3,6 +3,8 @@
 import contextlib
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -12,9 +14,11 @@ import pytest
 
 from slidr.config import RegistryConf
 from slidr.errors import SetupError
-from slidr.registry import fold
+from slidr.registry import database, fold
 from slidr.registry.store import Store
+from slidr.run import together
 from tests.commands import World
+from tests.faults.processes import ROOT
 from tests.faults.shop import WINDOW, one_line, refused
 from tests.faults.summary import REFUSED, SURVIVED
 
@@ -44,6 +48,52 @@ def broken(root: Path, how: str) -> Iterator[tuple[str, ...]]:
     else:
         (root / "registry.db").write_bytes(b"no database at all" * 100)
         yield ()
+
+
+@pytest.mark.fault(
+    "a database of MLflow made by four at once, or left half made", "it is made once; half of one is made anew", ends=SURVIVED
+)
+def test_the_database_is_made_once_and_whole(tmp_path: Path) -> None:
+    place, made = tmp_path / "folder" / "registry.db", []
+
+    def make(uri: str) -> None:
+        partial = Path(uri.removeprefix(database.SQLITE))
+        assert not partial.exists()
+        partial.write_text("half")
+        assert not place.exists()
+        if not made:
+            made.append("killed")
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        partial.write_text("whole")
+        made.append("whole")
+
+    with pytest.raises(KeyboardInterrupt):
+        database.ensure(f"sqlite:///{place}", make)
+    assert not place.exists()
+    together(*[lambda: database.ensure(f"sqlite:///{place}", make)] * 4)
+    assert (made, place.read_text()) == (["killed", "whole"], "whole")
+
+
+INIT = """
+import sys
+from slidr.config import RegistryConf
+from slidr.registry.store import Store
+Store(RegistryConf(uri=f"sqlite:///{sys.argv[1]}/registry.db", artifacts=f"{sys.argv[1]}/artifacts", name="slidr")).init()
+"""
+
+
+@pytest.mark.fault("the same by MLflow itself, in four processes", "each ends well, one experiment and one model", ends=SURVIVED)
+@pytest.mark.slow
+def test_four_processes_make_the_registry(tmp_path: Path) -> None:
+    (tmp_path / "registry.db.partial").write_bytes(b"left by a killed process")
+    command = [sys.executable, "-c", INIT, str(tmp_path)]
+    children = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)]
+    complaints = [child.communicate(timeout=200)[1] for child in children]
+    assert [child.returncode for child in children] == [0] * 4, complaints
+    with contextlib.closing(sqlite3.connect(tmp_path / "registry.db")) as made:
+        assert made.execute("SELECT count(*) FROM experiments WHERE name = 'slidr'").fetchone() == (1,)
+        assert made.execute("SELECT count(*) FROM registered_models").fetchone() == (1,)
 
 
 CALLS: dict[str, Callable[[Store, Path], object]] = {

@@ -43,9 +43,9 @@ def test_two_of_every_job(step: str, story: Story, tmp_path: Path) -> None:  # n
     world = copy_of(story.before(step), tmp_path)
     found = at_once(world, 2, *story.words(step))
     good = EXIT.get(step, 0)
-    assert good in [code for code, _, _ in found], found
+    assert good in [code for code, _, _ in found], [(code, message) for code, message, _ in found]
     for code, message, complaint in found:
-        assert code in (good, *BEATEN), found
+        assert code in (good, *BEATEN), [(code, message) for code, message, _ in found]
         if code != good:
             one_line(message, "run")
             assert "Traceback" not in complaint
@@ -72,7 +72,7 @@ def test_a_table_made_with_and_without_spark(spark: SparkSession, tmp_path: Path
 def test_four_inits(spark: SparkSession, tmp_path: Path) -> None:
     world = World(tmp_path, spark, settings(tmp_path))
     found = at_once(world, 4, "init")
-    assert [code for code, _, _ in found] == [0] * 4, found
+    assert [code for code, _, _ in found] == [0] * 4, [(code, message) for code, message, _ in found]
     assert {world.lake.version(table) for table in tables.ALL if table is not tables.RUNS} == {0}
     assert world.rows(tables.RUNS) == 4
     assert contents(world.lake)
