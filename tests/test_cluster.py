@@ -1,23 +1,16 @@
 """A day's chain by spark-submit on a real cluster of processes: two executors, the same rows as in one process."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import pyspark
 import pytest
 import yaml
 from chispa import assert_df_equality
 from pyspark.sql import SparkSession
 
-from slidr import config, jars, tables
+from slidr import config, tables
 from slidr.config import Config
 from slidr.features import counters
 from slidr.lake import Lake
@@ -26,9 +19,8 @@ from slidr.scoring import decisions
 from tests.bundles import crowd
 from tests.commands import SMALL
 from tests.frames import click, clicks, day, purchase, purchases
+from tests.hosts import HOME, ROOT, environment, spark_submit, two_hosts
 
-ROOT = Path(__file__).parent.parent
-HOME = Path(pyspark.__file__).parent
 DAY = "2025-03-20"
 
 
@@ -61,49 +53,15 @@ def fill(lake: Lake, spark: SparkSession) -> None:
     lake.append(purchases(spark, purchase("o1", start + timedelta(hours=5), user_id="u1")), tables.PURCHASES)
 
 
+def on_cluster(master: str, conf: Config, tmp_path: Path, script: Path, *words: str, **settings: str) -> str:
+    """As `spark_submit`, with slidr's sources on the path of the executors."""
+    return spark_submit(master, conf, tmp_path, script, *words, env={**environment(tmp_path), "PYTHONPATH": str(ROOT)}, **settings)
+
+
 def submit(conf: Config, tmp_path: Path, job: str, *words: str) -> dict:
     """Runs jobs/NAME.py on a local cluster of two executor processes and returns its JSON result."""
     done = on_cluster("local-cluster[2,1,1024]", conf, tmp_path, ROOT / "jobs" / f"{job}.py", *words, "--json")
     return json.loads(done.strip().splitlines()[-1])
-
-
-def on_cluster(master: str, conf: Config, tmp_path: Path, script: Path, *words: str, **settings: str) -> str:
-    """What a script prints that spark-submit runs on a cluster; `a_b` sets spark.a.b."""
-    command = [str(HOME / "bin" / "spark-submit"), "--master", master, "--driver-memory", "1g"]
-    command += ["--jars", ",".join(str(jar) for jar in jars.ensure(conf.spark.jars)), "--conf", "spark.executor.memory=1g"]
-    command += ["--conf", "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension", "--conf", "spark.ui.enabled=false"]
-    command += ["--conf", "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog"]
-    command += [word for name, value in settings.items() for word in ("--conf", f"spark.{name.replace('_', '.')}={value}")]
-    command += [str(script), *words]
-    done = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, cwd=tmp_path, timeout=540, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return done.stdout
-
-
-def environment(tmp_path: Path) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    spark = {"SPARK_HOME": str(HOME), "PYSPARK_PYTHON": sys.executable, "SPARK_WORKER_DIR": str(tmp_path / "workers")}
-    return {**os.environ, **spark, "PATH": path, "PYTHONPATH": str(ROOT), "SPARK_DAEMON_MEMORY": "256m"}
-
-
-@contextmanager
-def two_hosts(tmp_path: Path) -> Iterator[str]:
-    """A standalone master and two workers of one core on two addresses of this machine. A copy of a slow task runs on
-    another host than the first attempt or not at all, and a local cluster is one host."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"spark://127.0.0.1:{free.getsockname()[1]}"
-    package = "org.apache.spark.deploy"
-    commands = [[f"{package}.master.Master", "--host", "127.0.0.1", "--port", url.rpartition(":")[2], "--webui-port", "0"]]
-    for number in (1, 2):
-        words = ["--host", f"127.0.0.{number}", "--cores", "1", "--memory", "1g", "--webui-port", "0"]
-        commands.append([f"{package}.worker.Worker", *words, "--work-dir", str(tmp_path / f"worker-{number}"), url])
-    with ExitStack() as running, (tmp_path / "cluster.log").open("w") as log:
-        for command in commands:
-            started = subprocess.Popen([str(HOME / "bin" / "spark-class"), *command], env=environment(tmp_path), stdout=log, stderr=log)
-            running.callback(started.wait)
-            running.callback(started.terminate)
-        yield url
 
 
 @pytest.fixture
