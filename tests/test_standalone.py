@@ -77,10 +77,10 @@ def equal(cluster: Cluster, world: World, *tables: Table) -> None:
 def test_features_and_scores_survive_killed_executors(world: World, tmp_path: Path, package: str) -> None:
     with two_hosts(tmp_path) as url:
         cluster = Cluster(world, tmp_path, url, package)
-        for command in ("features", "score"):
+        for command, after in (("features", (3, 6)), ("score", (2, 3))):
             words = (command, "--from", FIRST, "--to", END)
             world.ok(*words)
-            with killing(tmp_path, 3, 6) as killed:
+            with killing(tmp_path, *after) as killed:
                 cluster.run(*words)
             assert len(killed) == 2, command
     spec = config.load(config.shipped("local.yaml")).spec

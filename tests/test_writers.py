@@ -1,5 +1,6 @@
 """One writer of a table at a time where the store can't tell two apart; here on a disk that is taken for such a store."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from slidr import data_files, direct, writers
+from slidr import config, data_files, direct, run, writers
 from slidr.direct import Place
 from slidr.errors import ConflictError, LockedError, SetupError
 from slidr.lake import Lake
@@ -180,6 +181,22 @@ def test_a_store_out_of_reach_is_told_in_one_line(place: Place) -> None:
     (Path(place.root) / "_leases").write_text("not a folder")
     with pytest.raises(SetupError, match="within reach"), alone(place, RUNS):
         pass
+
+
+def test_a_run_whose_row_waits_in_vain_answers_all_the_same(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    direct.create(place, RUNS)
+    taken(place)
+    conf = config.load(config.shipped("local.yaml"), (f"lake.root={place.root}", f"work.root={tmp_path}/work"))
+
+    def look(job: run.Job) -> run.Outcome:
+        return run.Outcome({"rows": len(direct.read(job.place, RUNS).rows)})
+
+    assert run.execute("look", look, conf=conf, as_json=True, quiet=False, verbose=False) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["rows"] == 0
+    assert "no row in the table runs" in shown.err
+    assert ELSEWHERE in shown.err
+    assert len(list((tmp_path / "work").glob("runs/*/run_result.json"))) == 1
 
 
 Write = Callable[[Place], object]
