@@ -15,19 +15,19 @@ from tests.commands import World
 from tests.faults.summary import SURVIVED
 from tests.foreign import row, run, write_csv
 
-LONG = 1 << 20  # characters
+LONG, LESS = 1 << 20, 1 << 12  # characters
 REFUSED_ROWS: dict[str, list[dict[str, str]]] = {
     "not_a_number: cost_micros": [
         {"cost_micros": text} for text in ("NaN", "-inf", "1e400", "9" * LONG, "1e999999999", "9223372036854775808", "0x10")
     ],
     "too_large: cost_micros": [{"cost_micros": "9223372036854775807"}, {"cost_micros": str(10**15 + 1)}],
     "negative: cost_micros": [{"cost_micros": "-1"}, {"cost_micros": "-9223372036854775808"}],
-    "not_a_boolean: logged_in": [{"logged_in": "x" * LONG}, {"logged_in": "2"}],
-    "not_a_time: click_time": [{"click_time": text} for text in ("1772359200", "1772359200000000", "2" * LONG, "2026-13-01T00:00:00Z")],
+    "not_a_boolean: logged_in": [{"logged_in": "x" * LESS}, {"logged_in": "2"}],
+    "not_a_time: click_time": [{"click_time": text} for text in ("1772359200", "1772359200000000", "2" * LESS, "2026-13-01T00:00:00Z")],
     "too_early: click_time": [{"click_time": "0001-01-01T00:00:00Z"}, {"click_time": "0000-01-01T00:00:00Z"}],
     "future_click": [{"click_time": "9999-12-31T23:59:59.999999Z"}, {"click_time": "9999-12-31T23:59:59-14:00"}],
     "future_arrival": [{"arrival_time": "9999-12-31T23:59:59-14:00"}],
-    "unknown_marketplace": [{"marketplace": "x" * LONG}],
+    "unknown_marketplace": [{"marketplace": "x" * LESS}],
     "null: click_id": [{"click_id": " "}, dict.fromkeys(row(), "")],
 }
 ODD_CLICKS: list[dict[str, str]] = [
@@ -35,7 +35,7 @@ ODD_CLICKS: list[dict[str, str]] = [
     {"user_id": "a\x00b", "click_id": "\x00"},
     {"user_agent": "<script>alert(1)</script>\x1b[31m", "advertiser_id": "'; DROP TABLE clicks; --"},
     {"click_id": "\U0001f916/../%2e%2e", "campaign_id": "\u202e\ufeff"},
-    {"ip": ":" * LONG, "user_id": "u" * LONG},
+    {"ip": ":" * LESS, "user_id": "u" * LESS},
     {"ip": "999.999.999.999"},
     {"cost_micros": str(10**15)},
     {"cost_micros": "1e-999999999"},  # nothing, to nine decimals
