@@ -54,7 +54,7 @@ def story(shop_template: Path, spark: SparkSession, tmp_path_factory: pytest.Tem
 
 
 def completed(story: Story, step: str, world: World) -> None:
-    """The same command again gives the tables of an undisturbed run; once more changes nothing."""
+    """The same command again gives the tables of an undisturbed run."""
     world.ok(*story.words(step), code=EXIT.get(step, 0))
     assert contents(world.lake) == story.after(step)
 
