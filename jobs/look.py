@@ -13,13 +13,17 @@ from slidr.errors import InputError, SetupError, UsageError
 from slidr.run import Job, Outcome
 
 SHOWN = 100  # rows of an answer on a terminal
-LIST, CHECK, OPTIMIZE = "list", "check", "optimize"
+LIST, CHECK, UPGRADE, OPTIMIZE = "list", "check", "upgrade", "optimize"
+ANEW = (
+    "such a table must be written anew: `slidr init` a new lake with this version, and ingest and score into it; or go on with the version "
+    "that made it"
+)
 Query = Annotated[str | None, typer.Argument(metavar="QUERY", help="A SELECT over the tables; $NAME in it is a parameter.")]
 ReadyName = Annotated[str | None, typer.Option("--ready", metavar="NAME", help="A query that slidr ships; `list` lists them.")]
 Params = Annotated[list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="Value of a parameter; repeatable.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV on stdout.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help=f"Most rows; {SHOWN} on a terminal, all with --csv and --json.")]
-TableName = Annotated[str | None, typer.Argument(metavar="NAME", help="A table, to see its columns; or check, optimize.")]
+TableName = Annotated[str | None, typer.Argument(metavar="NAME", help="A table, to see its columns; or check, upgrade, optimize.")]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="The data dictionary as a page, docs/tables.md.")]
 JarsOnly = Annotated[bool, typer.Option("--jars", help="Prints the Delta jars, comma separated, for spark-submit --jars.")]
 
@@ -78,7 +82,8 @@ def _values(params: Sequence[str]) -> dict[str, str]:
 def show_tables(job: Job, name: TableName = None, as_markdown: AsMarkdown = False) -> Outcome:
     """Lists the tables with their versions, rows and meaning; NAME shows a table's columns.
 
-    `check` compares the lake with them; `optimize` brings small files together and removes what nobody can ask for any more.
+    `check` compares the lake with them; `upgrade` adds columns that an older version did not know; `optimize` brings small files
+    together and removes what nobody can ask for any more.
     """
     tables = dictionary.named(job.conf.spec)
     if as_markdown:
@@ -88,11 +93,13 @@ def show_tables(job: Job, name: TableName = None, as_markdown: AsMarkdown = Fals
         return Outcome({"tables": rows}, {"Tables": rows})
     if name == CHECK:
         return _checked(job, tables)
+    if name == UPGRADE:
+        return _upgraded(job, tables)
     if name == OPTIMIZE:
         done: Outcome = upkeep.optimize(job)
         return done
     if name not in tables:
-        raise UsageError(f"expected one of the tables {', '.join(tables)}, or {CHECK}, {OPTIMIZE}, found {name!r}")
+        raise UsageError(f"expected one of the tables {', '.join(tables)}, or {CHECK}, {UPGRADE}, {OPTIMIZE}, found {name!r}")
     table, columns = tables[name], dictionary.columns(tables[name])
     facts = {"table": table.name, "grain": list(table.grain), "partitions": list(table.partitions), "holds": table.comment}
     said = f"{table.comment}.\nOne row per {' x '.join(table.grain)}; partitioned by {', '.join(table.partitions)}."
@@ -105,8 +112,26 @@ def _checked(job: Job, tables: dict[str, Any]) -> Outcome:
         raise InputError(f"expected tables in {job.conf.lake.root}, found none; run `slidr init`")
     wrong = [f"{name}: {text}" for name, differences in found.items() for text in differences]
     if wrong:
-        raise InputError("tables differ from their declaration:\n" + "\n".join(wrong) + "\nwrite such a table anew with what is declared")
+        remedy = (
+            f"`slidr tables upgrade` adds what may be NULL to {', '.join(there)}"
+            if (there := dictionary.upgradable(job.place, tables))
+            else ANEW
+        )
+        raise InputError("tables differ from their declaration:\n" + "\n".join(wrong) + f"\n{remedy}")
     return Outcome({"tables": len(found), "missing": sorted(set(tables) - set(found))}, said=f"{len(found)} tables are as declared.")
+
+
+def _upgraded(job: Job, tables: dict[str, Any]) -> Outcome:
+    """Only columns that may be NULL, and only where all tables are as declared then: everything else needs rows written anew."""
+    added = dictionary.upgradable(job.place, tables)
+    found = {name: differences for name, differences in dictionary.checked(job.place, tables).items() if name not in added}
+    wrong = [f"{name}: {text}" for name, differences in found.items() for text in differences]
+    if wrong:
+        raise InputError("expected missing columns that may be NULL and no other difference, found:\n" + "\n".join(wrong) + f"\n{ANEW}")
+    for name, columns in added.items():
+        direct.add_columns(job.place, tables[name], columns)
+    said = "\n".join(f"{name}: added {', '.join(columns)}; older rows hold NULL there: not recorded." for name, columns in added.items())
+    return Outcome({"added": added}, said=said or "Nothing to add.")
 
 
 def doctor(job: Job, jars_only: JarsOnly = False) -> Outcome:
@@ -128,10 +153,11 @@ def reach(job: Job) -> list[diagnosis.Finding]:
     from slidr.replay import horizon
 
     what, remedy = "oldest replayable hour", "bring the files back from a copy of the lake, or ingest and score these days again"
-    if not direct.reaches(job.conf.lake.root, job.conf.lake.catalog):
+    root = job.conf.lake.root
+    if not direct.reaches(root, job.conf.lake.catalog):
         return [diagnosis.Finding(what, "not looked at: the tables are in a catalog or a store that only Spark reaches", True, "")]
     try:
-        found = horizon.look(job.place, job.conf, job.now)
+        found = horizon.look(direct.Place(root), job.conf, job.now)  # not the job's own: this command leaves no row in `runs`
     except (InputError, SetupError) as error:
         return [diagnosis.Finding(what, str(error), False, "mend what the line says")]
     if not found.modes:

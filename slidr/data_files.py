@@ -17,8 +17,8 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from slidr import direct, writers
-from slidr.errors import ConflictError, InputError
+from slidr import contract, direct, writers
+from slidr.errors import ConflictError
 from slidr.lake import Lake
 from slidr.new_files import Target, Written, store
 from slidr.tables import Table
@@ -56,12 +56,9 @@ class Files:
 
     def batches(self, file: DataFile, columns: Sequence[str], where: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
         """Rows of one file, some at a time."""
-        found = (
-            replace(self, files=(file,))
-            .dataset()
-            .to_batches(
-                columns=list(columns), filter=where, batch_size=ROWS_AT_A_TIME, use_threads=False, batch_readahead=1, fragment_readahead=1
-            )
+        one = replace(self, files=(file,)).dataset()
+        found = one.to_batches(
+            columns=list(columns), filter=where, batch_size=ROWS_AT_A_TIME, use_threads=False, batch_readahead=1, fragment_readahead=1
         )
         return (batch for batch in found if batch.num_rows)
 
@@ -78,13 +75,7 @@ def of(place: Lake | direct.Place, table: Table, days: Collection[date] | None =
     """
     with direct.told(place, table):
         delta = direct.opened(place, table)
-        direct.require_declared(delta, table)
-        found = delta.protocol().min_reader_version
-        if found != 1:
-            raise InputError(
-                f"table {table.name}: expected reader version 1, found {found}: a table feature was switched on that other readers "
-                "don't know; write the table anew without it"
-            )
+        contract.require(table, direct.shape(delta))
         return Files(table, delta.table_uri, _live(delta, table, days, fixed))
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slidr import direct
+from slidr import contract, direct
 from slidr.direct import Facts, Place
 from slidr.features.spec import FeatureSpec
 from slidr.lake import Lake
-from slidr.tables import ALL, TYPES, Table, features_table
+from slidr.tables import ALL, Table, features_table
 
 # What readers of Delta's protocol version 1 don't know, or only say that they know: as features, and as properties that bring them.
 FEATURES = frozenset(["deletionVectors", "columnMapping", "v2Checkpoint", "clustering", "typeWidening", "timestampNtz", "variantType"])
@@ -55,22 +55,22 @@ def checked(place: Lake | Place, tables: Mapping[str, Table]) -> dict[str, list[
     return {name: mismatches(table, direct.facts(place, table)) for name, table in tables.items() if direct.exists(place, table)}
 
 
+def upgradable(place: Lake | Place, tables: Mapping[str, Table]) -> dict[str, list[str]]:
+    """Existing tables -> the columns that can be added to make them as declared; only tables to which some can."""
+    there = {name: table for name, table in tables.items() if direct.exists(place, table)}
+    found = {name: contract.addable(table, direct.facts(place, table).shape) for name, table in there.items()}
+    return {name: columns for name, columns in found.items() if columns}
+
+
 def mismatches(table: Table, seen: Facts) -> list[str]:
     """Differences as `expected …, found …`. Columns beyond the declared ones are none: a table may gain columns."""
-    found = [_differs("reader version", 1, seen.reader_version)]
+    found = [*contract.differences(table, seen.shape)]
     found += [_differs(f"feature {name}", "absent", "present") for name in sorted(seen.features & FEATURES)]
     found += [_differs(f"property {name}", value, seen.properties.get(name, value)) for name, value in PROPERTIES.items()]
-    found += [_differs("partition columns", ", ".join(table.partitions), ", ".join(seen.partitions))]
     found += [_differs("comment of the table", table.comment, seen.description)]
-    for column in table.columns:
-        kind, comment = seen.fields.get(column.name, (None, None))
-        found.append(_differs(f"column {column.name}", column.type, None if kind is None else SPARK_NAMES.get(kind, kind)))
-        if kind is not None:
-            found.append(_differs(f"comment of {column.name}", column.comment, comment))
+    known = [column for column in table.columns if column.name in seen.comments]
+    found += [_differs(f"comment of {column.name}", column.comment, seen.comments[column.name]) for column in known]
     return [text for text in found if text]
-
-
-SPARK_NAMES = {kind.jsonValue(): name for name, kind in TYPES.items()}  # Delta's names of types -> ours
 
 
 def _differs(what: str, expected: object, found: object) -> str:
@@ -104,6 +104,7 @@ integer micro-units (1,000,000 = 1.00) of the row's currency. NULL has a meaning
 The comments are stored in the tables too.
 
 `slidr tables` lists them with version and rows, `slidr tables NAME` shows one, and `slidr tables check` compares the tables of a lake with
-this page: columns, types, partitions and comments as declared, and nothing switched on that other readers don't know. The folder of
+this page: columns, types, partitions and comments as declared, and nothing switched on that other readers don't know; `slidr tables
+upgrade` adds columns that an older version did not know ([upkeep.md](upkeep.md)). The folder of
 `features` is `features/<spec_id>`, one per feature spec, and its columns follow the spec; below it is the default one.
 """

@@ -17,7 +17,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.fs import DeltaStorageHandler
 from pyarrow.fs import FileInfo, FileSelector, PyFileSystem
 
-from slidr import writers
+from slidr import contract, writers
 from slidr.errors import InputError
 from slidr.folders import private_root
 from slidr.lake import PROPERTIES, Lake, refuse_empty_commits
@@ -58,14 +58,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the Delta log says about a table: `rows` is None where a file has no statistics; `fields` are name -> (type, comment)."""
+    """What the Delta log says about a table: `rows` is None where a file has no statistics; `comments` are by column."""
 
     version: int
     rows: int | None
     description: str | None
-    fields: dict[str, tuple[str, str]]
-    partitions: tuple[str, ...]
-    reader_version: int
+    comments: dict[str, str]
+    shape: contract.Shape
     features: frozenset[str]
     properties: dict[str, str]
 
@@ -124,7 +123,7 @@ def read(place: Lake | Place, table: Table) -> Snapshot:
     """All rows of a small table, times aware of UTC. Raises InputError where it is missing or differs from its declaration."""
     with told(place, table):
         delta = opened(place, table)
-        require_declared(delta, table)
+        contract.require(table, shape(delta))
         found = QueryBuilder().register("found", delta).execute("SELECT * FROM found").read_all()
         columns = [found.column(name).to_pylist() for name in table.names]
     return Snapshot(place, table, delta, [dict(zip(table.names, values, strict=True)) for values in zip(*columns, strict=True)])
@@ -141,9 +140,8 @@ def facts(place: Lake | Place, table: Table) -> Facts:
         version=delta.version(),
         rows=None if None in counts else sum(counts),
         description=meta.description,
-        fields={field["name"]: (str(field["type"]), field["metadata"].get("comment", "")) for field in fields},
-        partitions=tuple(meta.partition_columns),
-        reader_version=protocol.min_reader_version,
+        comments={field["name"]: field["metadata"].get("comment", "") for field in fields},
+        shape=shape(delta),
         features=frozenset([*(protocol.reader_features or ()), *(protocol.writer_features or ())]),
         properties=dict(meta.configuration),
     )
@@ -173,13 +171,21 @@ def sweep(place: Lake | Place, table: Table, days: int) -> int:
         return len(DeltaTable(path(place, table)).vacuum(retention_hours=24 * days, dry_run=False, full=True))
 
 
+def add_columns(place: Lake | Place, table: Table, names: Sequence[str]) -> None:
+    """Adds declared columns, in one commit; rows that are there hold NULL in them."""
+    fields = [field for field in Schema.from_json(table.schema.json()).fields if field.name in names]
+    with writers.alone(place, table), told(place, table):
+        DeltaTable(path(place, table)).alter.add_columns(fields)
+
+
 def append(snapshot: Snapshot, rows: Rows) -> bool:
     """Appends rows as the very next commit after the snapshot; False, and nothing written, where another commit came first."""
     batch = _arrow(snapshot.table, rows)
     try:
         with writers.alone(snapshot.place, snapshot.table):
             # No retry inside: rows are decided on what the snapshot holds, so they must not land behind anything else.
-            write_deltalake(snapshot.delta, batch, mode="append", commit_properties=CommitProperties(max_commit_retries=0))
+            once = CommitProperties(max_commit_retries=0)
+            write_deltalake(snapshot.delta, batch, mode="append", schema_mode="merge", commit_properties=once)
     except CommitFailedError:
         if DeltaTable(snapshot.delta.table_uri).version() > snapshot.delta.version():
             return False
@@ -188,10 +194,13 @@ def append(snapshot: Snapshot, rows: Rows) -> bool:
 
 
 def add(place: Lake | Place, table: Table, rows: Rows) -> None:
-    """Appends rows that depend on no others, in one commit; makes the table where it is missing."""
+    """Appends rows that depend on no others, in one commit; makes the table where it is missing. Raises InputError where it differs
+    from its declaration."""
     create(place, table)
     with writers.alone(place, table), told(place, table):
-        write_deltalake(path(place, table), _arrow(table, rows), mode="append")
+        delta = opened(place, table)
+        contract.require(table, shape(delta))
+        write_deltalake(delta, _arrow(table, rows), mode="append", schema_mode="merge")
 
 
 def purge(place: Lake | Place, table: Table) -> int:
@@ -211,12 +220,9 @@ def _arrow(table: Table, rows: Rows) -> pa.Table:
     return pa.Table.from_pylist([{name: row[name] for name in table.names} for row in rows], schema=pa.schema(fields))
 
 
-def require_declared(delta: DeltaTable, table: Table) -> None:
-    found = {field["name"]: field["type"] for field in json.loads(delta.schema().to_json())["fields"]}
-    wanted = {field["name"]: field["type"] for field in json.loads(table.schema.json())["fields"]}
-    wrong = [f"{name}: expected {kind}, found {found.get(name, 'none')}" for name, kind in wanted.items() if found.get(name) != kind]
-    if wrong:
-        raise InputError(f"table {table.name} does not match its declaration: " + "; ".join(wrong))
+def shape(delta: DeltaTable) -> contract.Shape:
+    """What the log of the newest commit says of the table."""
+    return contract.Shape(delta.schema().to_json(), tuple(delta.metadata().partition_columns), delta.protocol().min_reader_version)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from delta.tables import DeltaTable, DeltaTableBuilder
 from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 
-from slidr import writers
+from slidr import contract, writers
 from slidr.errors import ConflictError, InputError
 from slidr.folders import private_root
 from slidr.tables import TYPES, Table
@@ -111,11 +111,14 @@ class Lake:
         return True
 
     def delta(self, table: Table) -> DeltaTable:
+        """The table that every read and write is of. Raises InputError where there is none, or where it is not as declared."""
         if not self.exists(table):
             raise InputError(f"expected the table {table.name} in {self.catalog or self.root}, found none; run `slidr init`")
-        if self.catalog:
-            return DeltaTable.forName(self.spark, self._catalog_name(table))
-        return DeltaTable.forPath(self.spark, self.path(table))
+        found = (
+            DeltaTable.forName(self.spark, self._catalog_name(table)) if self.catalog else DeltaTable.forPath(self.spark, self.path(table))
+        )
+        contract.require(table, _shape(found))
+        return found
 
     def location(self, table: Table) -> str:
         """Where the table's files lie, for readers without Spark: a catalog gives each table a place of its own."""
@@ -256,6 +259,7 @@ class Lake:
     def _save(self, writer: DataFrameWriter, table: Table) -> None:
         with writers.alone(self, table):
             self.create(table)
+            self.delta(table)
             with retelling_conflicts(table):
                 if self.catalog:
                     writer.saveAsTable(self._catalog_name(table))
@@ -272,6 +276,14 @@ def refuse_empty_commits(path: str, table: Table) -> None:
     empty = sorted(file.name for file in os.scandir(log) if COMMIT.fullmatch(file.name) and not file.stat().st_size)
     if empty:
         raise InputError(f"expected a whole log of the table {table.name}, found the commit {log}/{empty[0]} empty; restore it from a copy")
+
+
+def _shape(delta: DeltaTable) -> contract.Shape:
+    """What Delta holds of the table by now: `detail()` tells it too, and plans a query for it."""
+    snapshot = delta._jdt.deltaLog().unsafeVolatileSnapshot()
+    metadata = snapshot.metadata()
+    columns = tuple(filter(None, metadata.partitionColumns().mkString("\n").split("\n")))
+    return contract.Shape(metadata.schemaString(), columns, int(snapshot.protocol().minReaderVersion()))
 
 
 def conform(df: DataFrame, table: Table) -> DataFrame:

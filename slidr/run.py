@@ -24,7 +24,7 @@ from rich.table import Table as RichTable
 from slidr import direct, mishaps, redaction, session, tables
 from slidr.build import code_version
 from slidr.config import Config
-from slidr.errors import DONE, GuardrailError, LockedError, SetupError, SlidrError
+from slidr.errors import DONE, GuardrailError, InputError, LockedError, SetupError, SlidrError
 from slidr.folders import private
 from slidr.lake import Lake
 from slidr.redaction import Redaction
@@ -148,22 +148,38 @@ def _attempt(action: Callable[[Job], Outcome], job: Job, verbose: bool) -> tuple
 
 def _on_record(job: Job, words: Sequence[str], started: datetime, outcome: Outcome, message: str | None) -> tuple[Outcome, str | None]:
     """The outcome, once it is on record; a run that can't be recorded does not pass for done."""
+    command = job.redaction.command(words)
     try:
         recorded = redaction.without_texts(message) if message and list(words[1:2]) == ["sql"] else message
-        _record(job, job.redaction.command(words), started, outcome, recorded)
+        _record(job, command, started, outcome, recorded)
     except Exception as error:
         if job.verbose:
             print(job.redaction.text(traceback.format_exc()), file=sys.stderr)
-        why = job.redaction.text(f"this run could not be put on record: {mishaps.retold(error) or mishaps.in_short(error)}")
-        code = outcome.exit_code if outcome.exit_code != DONE else SetupError.exit_code
-        return replace(outcome, exit_code=code), f"{message}; {why}" if message else f"the work is done, but {why}"
+        known = error if isinstance(error, SlidrError) else mishaps.retold(error)
+        why = job.redaction.text(f"this run could not be put on record: {known or mishaps.in_short(error)}")
+        code = outcome.exit_code or (known or SetupError).exit_code
+        outcome, message = replace(outcome, exit_code=code), f"{message}; {why}" if message else f"the work is done, but {why}"
+        if isinstance(error, InputError):  # `runs` itself is not as declared; the result can be kept
+            _keep(job, _row(job, command, started, outcome, message), outcome)
     return outcome, message
 
 
 def _record(job: Job, command: str, started: datetime, outcome: Outcome, message: str | None) -> None:
     """`run_result.json` first: schedulers read it where spark-submit hides the exit code. Then the row in `runs`."""
+    row = _row(job, command, started, outcome, message)
+    _keep(job, row, outcome)
+    if outcome.exit_code >= INTERRUPTED:
+        return
+    # Who may read the lake and not write it, or waits in vain for others who write this table, gets the answer all the same.
+    try:
+        _add(job, row)
+    except (SetupError, LockedError) as error:
+        job.say(f"this run has no row in the table runs: {_escaped(str(error))}")
+
+
+def _row(job: Job, command: str, started: datetime, outcome: Outcome, message: str | None) -> dict[str, Any]:
     ended = datetime.now(timezone.utc)
-    row = {
+    return {
         "run_id": job.run_id,
         "run_date": started.date(),
         "command": command,
@@ -176,17 +192,13 @@ def _record(job: Job, command: str, started: datetime, outcome: Outcome, message
         "counts": json.dumps(outcome.summary, default=str, sort_keys=True),
         "message": message,
     }
+
+
+def _keep(job: Job, row: Mapping[str, Any], outcome: Outcome) -> None:
     folder = private(job.conf.work.root / "runs" / job.run_id)
     written = folder / "run_result.json.partial"
     written.write_text(json.dumps({**row, "counts": outcome.summary}, default=str, indent=2), encoding="utf-8")
     written.replace(folder / "run_result.json")
-    if outcome.exit_code >= INTERRUPTED:
-        return
-    # Who may read the lake and not write it, or waits in vain for others who write this table, gets the answer all the same.
-    try:
-        _add(job, row)
-    except (SetupError, LockedError) as error:
-        job.say(f"this run has no row in the table runs: {_escaped(str(error))}")
 
 
 def _add(job: Job, row: Mapping[str, Any]) -> None:

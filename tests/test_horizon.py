@@ -1,7 +1,7 @@
 """How far back a replay can go: what lies in the lake, what was removed from it, and what billing still takes. No Spark."""
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from slidr.config import Config
 from slidr.direct import Place
 from slidr.errors import InputError
 from slidr.replay.horizon import Reach, look, oldest_billed
-from slidr.tables import CLICKS, CURRENT_DECISIONS, RUNS, Table, features_table
+from slidr.tables import CLICKS, CURRENT_DECISIONS, Table, features_table
 from tests.frames import at
 from tests.test_look import Shell
 
@@ -124,7 +124,8 @@ def test_doctor_tells_it(tmp_path: Path, conf: Config, monkeypatch: pytest.Monke
     monkeypatch.setattr("slidr.diagnosis.examine", lambda _: [])
     shell = Shell(tmp_path)
     assert [row["found"] for row in shell.json("doctor")["findings"]] == ["no clicks in the lake yet"]
-    today = direct.read(shell.place, RUNS).rows[0]["started_time"].date()
+    assert not Path(shell.place.root).exists()
+    today = datetime.now(timezone.utc).date()
     days = [today - timedelta(days=back) for back in range(5)]
     filled(shell.place, conf, days)
     found = shell.json("doctor")["findings"]

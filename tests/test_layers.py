@@ -47,6 +47,7 @@ VALUES = {
     "pseudonyms",
     "redaction",
     "folders",
+    "contract",
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},
