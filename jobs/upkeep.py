@@ -34,7 +34,7 @@ def optimize(job: Job) -> Outcome:
 
 def replayed_now(job: Job) -> Sequence[date]:
     """UTC days of the replays that were begun and not ended: their state is merged into these days."""
-    log = audit.read(job.lake)
+    log = audit.read(job.place)
     windows = {event.window for event in log.events if log.is_open(event.replay_id)}
     return sorted({day for start, end in windows for day in days_of(start, end)})
 

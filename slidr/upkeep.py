@@ -52,7 +52,7 @@ def every_table(lake: Lake) -> list[Table]:
 
 def _feature_tables(lake: Lake) -> list[str]:
     if lake.catalog:
-        names = [found.name for found in lake.spark.catalog.listTables(lake.catalog)]
+        names = [row["tableName"] for row in lake.spark.sql("SHOW TABLES IN IDENTIFIER(:schema)", {"schema": lake.catalog}).collect()]
         return sorted(name.replace("_", "/", 1) for name in names if name.startswith(f"{FEATURES}_"))
     return sorted(f"{FEATURES}/{name}" for name in lake.folders(FEATURES))
 
