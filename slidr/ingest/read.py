@@ -78,7 +78,8 @@ def _check(where: str, found: Sequence[str], wanted: Sequence[Wanted], *, only_r
     for column in wanted:
         if column.name in found or column.optional or (only_required and not column.required):
             continue
-        near = get_close_matches(column.name, found, n=1)
+        same = [name for name in found if name.lower() == column.name.lower()]
+        near = same or get_close_matches(column.name, found, n=1)
         lines.append(f"{column.name!r}" + (f" (did the file mean {near[0]!r}?)" if near else ""))
     if lines:
         # A first line without any name that was looked for is hardly a header: it may be a row, with an address and a user.
