@@ -168,10 +168,11 @@ def _put(log: DeltaTable, lease: Lease) -> bool:
     once = CommitProperties(custom_metadata=said, max_commit_retries=0)
     try:
         log.create_write_transaction([], "append", log.schema(), [], commit_properties=once)
-    except CommitFailedError:
-        if DeltaTable(log.table_uri).version() > log.version():
-            return False
-        raise
+    except CommitFailedError as error:
+        newer = DeltaTable(log.table_uri)
+        if newer.version() == log.version():
+            raise SetupError(f"expected to put a lease at {log.table_uri}, found: {' '.join(str(error).split())[:300]}") from error
+        return _newest(newer) == lease  # a put whose answer was lost is tried again by the client, and finds itself
     return True
 
 

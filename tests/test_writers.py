@@ -161,6 +161,14 @@ def test_of_two_at_once_one_wins(place: Place) -> None:
         assert sorted(won) == [False, True]
 
 
+def test_a_put_that_was_tried_again_finds_itself(place: Place) -> None:
+    log = writers._log(uri(place))
+    lease = Lease(ELSEWHERE, writers._now(), writers._now())
+    assert writers._put(log, lease)
+    assert writers._put(log, lease)  # at the same version: refused, and there already
+    assert not writers._put(log, replace(lease, holder="elsewhere:3:4"))
+
+
 def test_the_log_of_leases_forgets(place: Place) -> None:
     for _ in range(12):
         with alone(place, RUNS):
