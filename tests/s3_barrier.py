@@ -14,13 +14,13 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length",
 
 
 class Barrier(ThreadingHTTPServer):
-    """`met`: how many commits went through with another one of their version beside them."""
+    """`wait`: seconds that a commit waits for another one of its version; `met`: how many went through with one beside them."""
 
     daemon_threads = True
 
-    def __init__(self, url: str, wait: float) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.target, self.wait = urlsplit(url).netloc, wait
+        self.target, self.wait = urlsplit(url).netloc, 1.0
         self.met: Counter[str] = Counter()
         self.meetings: defaultdict[str, threading.Barrier] = defaultdict(lambda: threading.Barrier(2))
         self.turn = threading.Lock()
@@ -78,9 +78,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def barrier(url: str, wait: float) -> Iterator[Barrier]:
-    """Waits at most `wait` seconds for a second commit of a version."""
-    server = Barrier(url, wait)
+def barrier(url: str) -> Iterator[Barrier]:
+    server = Barrier(url)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server
