@@ -167,7 +167,7 @@ def stored(place: Lake | Place, table: Table) -> Stored:
 def sweep(place: Lake | Place, table: Table, days: int) -> int:
     """Removes files that were superseded more than `days` days ago, or that are as old and belong to no commit; returns how many.
     Delta refuses fewer days than the table's own retention."""
-    with told(place, table):
+    with writers.alone(place, table), told(place, table):
         return len(DeltaTable(path(place, table)).vacuum(retention_hours=24 * days, dry_run=False, full=True))
 
 
@@ -206,7 +206,7 @@ def add(place: Lake | Place, table: Table, rows: Rows) -> None:
 def purge(place: Lake | Place, table: Table) -> int:
     """Deletes the files that the newest commit does not have any more, at once, and returns their number: older commits can't be read
     after it. Files that no commit names yet, of writers at work, are left alone."""
-    with told(place, table):
+    with writers.alone(place, table), told(place, table):
         gone = DeltaTable(path(place, table)).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
     return len(gone)
 

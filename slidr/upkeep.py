@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from slidr import direct
+from slidr import direct, writers
 from slidr.config import Config
-from slidr.errors import ConflictError
+from slidr.errors import ConflictError, LockedError
 from slidr.lake import HISTORY_DAYS, Lake, f_date, retelling_conflicts
 from slidr.tables import ALL, Table
 
@@ -91,9 +91,9 @@ def _compacted(lake: Lake, table: Table, before: date, leave: Sequence[date]) ->
     where = f"{table.day} < {f_date(before)}"
     where += f" AND {table.day} NOT IN ({', '.join(map(f_date, leave))})" if leave else ""
     try:
-        with _settings(lake), retelling_conflicts(table):
+        with writers.alone(lake, table), _settings(lake), retelling_conflicts(table):
             lake.delta(table).optimize().where(where).executeCompaction()
-    except ConflictError:
+    except (ConflictError, LockedError):
         return False
     return True
 
