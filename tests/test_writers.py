@@ -16,6 +16,7 @@ from slidr import config, data_files, direct, run, writers
 from slidr.direct import Place
 from slidr.errors import ConflictError, LockedError, SetupError
 from slidr.lake import Lake
+from slidr.new_files import Target, Written
 from slidr.tables import CLICKS, DECISIONS, MODEL_PROMOTIONS, RUNS
 from slidr.writers import Lease, alone
 from tests.frames import at, click, frame
@@ -212,7 +213,8 @@ Write = Callable[[Place], object]
 
 def _commit(place: Place) -> None:
     before = data_files.of(place, DECISIONS)
-    data_files.commit(place, before, [], [data_files.Written("click_date=2026-03-01/x.parquet", 1, 1, at("2026-03-01").date(), "{}")])
+    written = Written("click_date=2026-03-01/x.parquet", 1, 1, at("2026-03-01").date(), "{}")
+    data_files.commit(place, Target(before.uri, DECISIONS), before, [], [written])
 
 
 def test_every_writer_without_spark_takes_the_lease(place: Place) -> None:
@@ -225,6 +227,8 @@ def test_every_writer_without_spark_takes_the_lease(place: Place) -> None:
         lambda place: direct.add(place, RUNS, [RUN]),
         lambda place: direct.append(snapshot, [RUN]),
         lambda place: direct.create(place, MODEL_PROMOTIONS),
+        lambda place: direct.sweep(place, RUNS, 100),
+        lambda place: direct.purge(place, RUNS),
         _commit,
     ]
     for write in writes:
