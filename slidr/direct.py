@@ -103,7 +103,8 @@ def create(place: Lake | Place, table: Table) -> None:
     """Makes the table, as `Lake.create` does, where it is missing; leaves it alone where it exists."""
     if exists(place, table):
         return
-    private_root(place.root)
+    if not place.catalog:
+        private_root(place.root)
     try:
         with writers.alone(place, table), told(place, table):
             DeltaTable.create(

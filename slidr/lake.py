@@ -81,7 +81,8 @@ class Lake:
         """Makes the table where it is missing; leaves it alone where it exists."""
         if self.exists(table):
             return
-        private_root(self.root)
+        if not self.catalog:
+            private_root(self.root)
         builder = DeltaTable.createIfNotExists(self.spark).comment(table.comment).addColumns(table.schema)
         builder = builder.tableName(self._catalog_name(table)) if self.catalog else builder.location(self.path(table))
         for key, value in {**PROPERTIES, **table.statistics}.items():

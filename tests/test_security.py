@@ -29,6 +29,7 @@ PARSERS = {
     "json.loads": {
         "slidr/backtest/kept.py",  # plain values, of files that a backtest wrote
         "slidr/bundle_files.py",  # after the sha256
+        "slidr/contract.py",  # a schema of Delta's own log
         "slidr/deciding/__init__.py",  # counts by a task of the same job
         "slidr/direct.py",  # Delta's own schema
         "slidr/history.py",  # names of files in a Delta log, which are compared and never opened

@@ -112,7 +112,7 @@ def test_each_call_of_mlflow(how: str, name: str, tmp_path: Path) -> None:
         store = Store(RegistryConf(uri=setting.removeprefix("registry.uri="), artifacts=str(tmp_path), name="slidr"))
         with pytest.raises(SetupError) as caught:
             CALLS[name](store, tmp_path)
-    one_line(str(caught.value), ("an MLflow registry at http://127.0.0.1:", "run the same command again"))
+    one_line(str(caught.value), ("an MLflow registry at http://***@127.0.0.1:", "run the same command again"))
     assert SECRET not in str(caught.value)
 
 
