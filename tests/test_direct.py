@@ -70,9 +70,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert direct.read(place, MODEL_PROMOTIONS).rows == []
     (tmp_path / "runs" / "_delta_log").mkdir(parents=True)
     (tmp_path / "runs" / "_delta_log" / "00000000000000000000.json").write_text("torn")
-    with pytest.raises(
-        InputError, match="expected a whole log and whole files of the table runs .* restore the table's folder from a copy"
-    ):
+    with pytest.raises(InputError, match="expected a whole log .* of the table runs .* restore the table's folder from a copy"):
         direct.read(place, RUNS)
 
 
