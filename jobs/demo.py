@@ -100,7 +100,7 @@ def at_home(job: Job, folder: Path) -> Job:
         "spark.sql.codegen.wholeStage": "false",
     }
     # A quarter of a million clicks hold too few purchases to show that a smaller budget holds.
-    content["calibration"]["fpr_budget"] = 0.03
+    content["calibration"]["fpr_budget"] = 0.05
     content["training"]["user_shares"] = [0.4, 0.4, 0.2]
     content["weights"]["min_cell"] = 20  # the demo's bad days hold few people that are known to be people
     (folder / "demo.yaml").write_text(config.to_yaml(content), encoding="utf-8")
