@@ -1,7 +1,7 @@
 """DECISION: the one scoring path. Calibration, evaluation, batch scoring and replay all score through `with_scores`."""
 
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime
+from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from slidr.bundle import Bundle, forward
 from slidr.lake import Lake
 from slidr.pyworker import light
 from slidr.reasons import STRONGEST, strongest
-from slidr.slices import report_slice, slice_name
+from slidr.slices import slice_name
 from slidr.tables import CURRENT_DECISIONS, DECISIONS
 
 REASONS = ("reason_class", *(f"reason_{place}" for place in range(1, STRONGEST + 1)))
@@ -117,23 +117,6 @@ def _reasons_of_invalid() -> dict[str, Column]:
     upstream = F.col("basis") == "upstream"
     said = {"reason_class": F.lit(UPSTREAM), "reason_1": F.concat(F.lit(f"{UPSTREAM}: "), "upstream_filter")}
     return {name: F.when(upstream, said.get(name)).when(F.col("is_invalid"), F.col(name)) for name in REASONS}
-
-
-def decisions(clicks: DataFrame, features: DataFrame, bundle: Bundle, *, version: str, run_id: str, decided_time: datetime) -> DataFrame:
-    """Rows of `decisions` for the clicks, decided by one model version."""
-    return (
-        score_clicks(clicks, features, bundle)
-        .withColumns(
-            {
-                "report_slice": report_slice(),
-                "model_version": F.lit(version),
-                "spec_id": F.lit(bundle.spec.spec_id),
-                "run_id": F.lit(run_id),
-                "decided_time": F.lit(decided_time),
-            }
-        )
-        .select(*DECISIONS.names)
-    )
 
 
 def complete(lake: Lake, days: Sequence[date]) -> None:

@@ -15,7 +15,7 @@ from slidr.config import Config
 from slidr.features import counters
 from slidr.lake import Lake
 from slidr.registry import Registry
-from slidr.scoring import decisions
+from tests import expressions
 from tests.bundles import crowd
 from tests.commands import SMALL
 from tests.frames import click, clicks, day, purchase, purchases
@@ -90,7 +90,7 @@ def test_a_day_by_spark_submit_equals_one_process(spark: SparkSession, tmp_path:
     features = counters.build(
         lake.read(tables.CLICKS), spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces
     )
-    expected = decisions(lake.read(tables.CLICKS), features, bundle, version="1", run_id="x", decided_time=now)
+    expected = expressions.decisions(lake.read(tables.CLICKS), features, bundle, version="1", run_id="x", decided_time=now)
     columns = ["click_id", "slice", "score", "threshold", "is_invalid", "basis"]
     found = lake.read(tables.DECISIONS).select(columns).orderBy("click_id").collect()
     assert found == expected.select(columns).orderBy("click_id").collect()

@@ -24,8 +24,9 @@ from slidr.replay import apply
 from slidr.replay.plan import make_plan
 from slidr.scoring import REASONS, USED
 from slidr.slice_spec import LOGIN, SlicePart, SliceSpec
+from slidr.slices import report_slice, slice_name
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table, features_table
-from tests import worlds
+from tests import expressions, worlds
 from tests.frames import click, frame
 from tests.worlds import DAYS, END, FIRST, SECOND, SPEC, rows_of, state, version, versions_of
 
@@ -50,7 +51,7 @@ def decide(lake: Lake, start: datetime = FIRST, end: datetime = END, number: str
 
 def by_expressions(lake: Lake, number: str = "2") -> dict[Table, list]:
     features = counters.prefer_logged(lake.read(features_table(SPEC)))
-    rows = scoring.decisions(lake.read(CLICKS), features, version(number).bundle, version=number, run_id="r", decided_time=AT)
+    rows = expressions.decisions(lake.read(CLICKS), features, version(number).bundle, version=number, run_id="r", decided_time=AT)
     return {
         DECISIONS: sorted(map(tuple, rows.collect()), key=repr),
         CURRENT_DECISIONS: sorted(map(tuple, scoring.as_published(rows).collect()), key=repr),
@@ -236,7 +237,7 @@ def expressed(spark: SparkSession, rows: list, scores: list, used: list, texts: 
         f"click_id string, score double, {USED}ip_clicks_1h double, " + ", ".join(f"{reason} string" for reason in REASONS),
     )
     scored = frame(spark, CLICKS, rows).join(more, on="click_id")
-    named = scored.withColumns({"slice": scoring.slice_name(bundle.slices, features=USED), "report_slice": scoring.report_slice()})
+    named = scored.withColumns({"slice": slice_name(bundle.slices, features=USED), "report_slice": report_slice()})
     ivt_class = F.when(F.col("basis") == "upstream", "givt").when(F.col("is_invalid"), "sivt")
     judged = scoring.with_verdict(named, bundle).withColumn("ivt_class", ivt_class).withColumns(scoring._reasons_of_invalid())
     by_id = {row["click_id"]: row for row in judged.collect()}

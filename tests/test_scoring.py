@@ -13,6 +13,7 @@ from slidr.config import Config
 from slidr.reasons import strongest
 from slidr.scoring import REASONS
 from slidr.tables import CLICKS, DECISIONS
+from tests import expressions
 from tests.bundles import crowd
 from tests.frames import click, frame
 
@@ -41,7 +42,7 @@ def features(spark: SparkSession, conf: Config) -> DataFrame:
 
 
 def decided(clicks: DataFrame, features: DataFrame, conf: Config) -> dict[str, tuple]:
-    rows = scoring.decisions(clicks, features, crowd(conf), version="1", run_id="r", decided_time=AT)
+    rows = expressions.decisions(clicks, features, crowd(conf), version="1", run_id="r", decided_time=AT)
     assert rows.columns == DECISIONS.names
     return {row["click_id"]: row for row in rows.collect()}
 

@@ -19,6 +19,7 @@ from slidr.replay.audit import Who
 from slidr.replay.request import Request
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, Table, features_table
 from slidr.version import Version
+from tests import expressions
 from tests.bundles import LOGIN_SLICES
 from tests.frames import at, click, frame
 
@@ -125,7 +126,7 @@ def decided(lake: Lake, clicks: DataFrame) -> DataFrame:
     """First decisions of these clicks by version 1 and, on the second day, by a live system."""
     stored = counters.prefer_logged(lake.read(features_table(SPEC)))
     time = at("2026-03-03 01:00:00")
-    first = scoring.decisions(clicks, stored, version("1").bundle, version="1", run_id="r1", decided_time=time)
+    first = expressions.decisions(clicks, stored, version("1").bundle, version="1", run_id="r1", decided_time=time)
     live = (F.col("click_date") == F.lit(DAYS[1])) & (F.col("basis") != "upstream")
     invalid = F.when(live, ~F.col("is_invalid")).otherwise(F.col("is_invalid"))
     foreign = {

@@ -27,6 +27,7 @@ from slidr.replay.plan import make_plan
 from slidr.replay.request import Request
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, features_table
 from slidr.version import Version
+from tests import expressions
 from tests.bench.clicks import DAYS, START, fill, write_parquet
 from tests.bench.measure import cpu_of_tree
 from tests.bundles import LOGIN_SLICES
@@ -81,7 +82,7 @@ def prepare(spark: SparkSession, root: Path, rows: int) -> Lake:
 
 def decide(lake: Lake, threshold: float) -> None:
     stored = counters.prefer_logged(lake.read(features_table(SPEC)))
-    first = scoring.decisions(lake.read(CLICKS), stored, bundle(threshold), version="1", run_id="r", decided_time=LAST)
+    first = expressions.decisions(lake.read(CLICKS), stored, bundle(threshold), version="1", run_id="r", decided_time=LAST)
     lake.append(first, DECISIONS)
     lake.append(scoring.as_published(lake.read(DECISIONS)), CURRENT_DECISIONS)
 
@@ -90,7 +91,7 @@ def floor(lake: Lake) -> None:
     """Scan, score, write."""
     days = [FIRST.date() + timedelta(days=n) for n in range(DAYS)]
     stored = counters.prefer_logged(lake.read(features_table(SPEC), days))
-    scored = scoring.decisions(lake.read(CLICKS, days), stored, bundle(0.5), version="2", run_id="r", decided_time=LAST)
+    scored = expressions.decisions(lake.read(CLICKS, days), stored, bundle(0.5), version="2", run_id="r", decided_time=LAST)
     lake.replace_days(scored, FLOOR, days)
 
 
