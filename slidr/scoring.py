@@ -8,10 +8,10 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from slidr.bundle import Bundle, forward
+from slidr.bundle import Array, Bundle, forward
 from slidr.lake import Lake
 from slidr.pyworker import light
-from slidr.reasons import STRONGEST, strongest
+from slidr.reasons import STRONGEST, Texts, strongest
 from slidr.slices import slice_name
 from slidr.tables import CURRENT_DECISIONS, DECISIONS
 
@@ -41,21 +41,25 @@ def packed(bundle: Bundle) -> Column:
 
 def with_score_and_reasons(features: DataFrame, bundle: Bundle) -> DataFrame:
     """As `with_scores`, and REASONS of each score that could be invalid in some slice; of the others they are NULL."""
-    least = min([*bundle.thresholds.values(), bundle.default_threshold])
 
     @F.pandas_udf(_WITH_REASONS)  # type: ignore[call-overload, untyped-decorator] # as above
     @light
     def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         for batch in batches:
-            x_BF = np.stack(batch.to_list())
-            scores = forward(bundle, x_BF)
-            texts = np.full((len(scores), len(REASONS)), None, dtype=object)
-            high = scores > least
-            texts[high, 0], texts[high, 1:] = strongest(bundle, x_BF[high])
+            scores, texts = scores_and_reasons(bundle, np.stack(batch.to_list()))
             yield pd.DataFrame({"score": scores, **dict(zip(REASONS, texts.T, strict=True))})
 
     found = features.withColumn("found", score(packed(bundle)))
     return found.withColumns({name: F.col(f"found.{name}") for name in ("score", *REASONS)}).drop("found")
+
+
+def scores_and_reasons(bundle: Bundle, x_BF: Array) -> tuple[Array, Texts]:
+    """Scores (B,) of raw features (B, F), NaN for NULL, and REASONS (B, 4) of each score that could be invalid in some slice, else None."""
+    scores = forward(bundle, x_BF)
+    texts = np.full((len(scores), len(REASONS)), None, dtype=object)
+    high = scores > min([*bundle.thresholds.values(), bundle.default_threshold])
+    texts[high, 0], texts[high, 1:] = strongest(bundle, x_BF[high])
+    return scores, texts
 
 
 def with_score_and_slice(clicks: DataFrame, features: DataFrame, bundle: Bundle, suffix: str = "") -> DataFrame:

@@ -18,14 +18,13 @@ import pyarrow.dataset as ds
 from pandas.util import hash_array
 
 from slidr import data_files
-from slidr.bundle import Bundle, forward
+from slidr.bundle import Bundle
 from slidr.data_files import DataFile, Files
 from slidr.deciding.verdict import verdicts
 from slidr.direct import ARROW
 from slidr.new_files import WRITTEN, Target
 from slidr.pyworker import give_back
-from slidr.reasons import strongest
-from slidr.scoring import REASONS, USED
+from slidr.scoring import REASONS, USED, scores_and_reasons
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table
 
 CLICK, SCORE, LOGGED, DECIDED, PUBLISHED = "click", "score", "logged", "decided", "published"  # kinds of rows on their way
@@ -90,10 +89,7 @@ class Work:
         x_BF = np.empty((batch.num_rows, len(bundle.features)))
         for place, name in enumerate(bundle.features):
             x_BF[:, place] = batch.column(name).to_numpy(zero_copy_only=False)  # NaN for NULL
-        scores = forward(bundle, x_BF)
-        high = scores > min([*bundle.thresholds.values(), bundle.default_threshold])
-        texts = np.full((len(scores), len(REASONS)), None, dtype=object)
-        texts[high, 0], texts[high, 1:] = strongest(bundle, x_BF[high])
+        scores, texts = scores_and_reasons(bundle, x_BF)
         arrays = {"click_id": batch.column("click_id"), "score": pa.array(scores)}
         arrays |= {name: pa.array(column, pa.string()) for name, column in zip(REASONS, texts.T, strict=True)}
         arrays |= {USED + name: batch.column(name) for name in bundle.slices.features}
