@@ -6,6 +6,7 @@ alone don't say what its rows are.
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import reduce
@@ -18,13 +19,14 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from slidr import contract, direct, writers
-from slidr.errors import ConflictError
+from slidr.errors import ConflictError, InputError
 from slidr.lake import Lake
 from slidr.new_files import Target, Written, store
 from slidr.tables import Table
 
 FORM = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
 ROWS_AT_A_TIME = 65_536
+BROKEN = ("Parquet", "parquet", "deserialize", "Corrupt")  # words of what pyarrow says of a file that is not what it should be
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,36 @@ class Files:
         return ds.FileSystemDataset(fragments, schema(self.table), FORM, folder)
 
     def batches(self, file: DataFile, columns: Sequence[str], where: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
-        """Rows of one file, some at a time."""
+        """Rows of one file, some at a time. Raises InputError where the file is gone or broken."""
         one = replace(self, files=(file,)).dataset()
-        found = one.to_batches(
-            columns=list(columns), filter=where, batch_size=ROWS_AT_A_TIME, use_threads=False, batch_readahead=1, fragment_readahead=1
-        )
-        return (batch for batch in found if batch.num_rows)
+        with _whole(f"{self.uri.rstrip('/')}/{file.path}", self.table):
+            found = one.to_batches(
+                columns=list(columns), filter=where, batch_size=ROWS_AT_A_TIME, use_threads=False, batch_readahead=1, fragment_readahead=1
+            )
+            yield from (batch for batch in found if batch.num_rows)
+
+    def holds(self, where: ds.Expression) -> bool:
+        """Whether there is such a row."""
+        key = [self.table.columns[0].name]
+        return any(batch.num_rows for file in self.files for batch in self.batches(file, key, where))
+
+
+@contextmanager
+def _whole(path: str, table: Table) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(
+            f"expected the file {path} of the table {table.name}, found it gone (vacuumed or deleted); restore it from a copy, or plan or "
+            "train again on the newest commit"
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        if not any(word in str(error) for word in BROKEN):
+            raise
+        raise InputError(
+            f"expected a whole file {path} of the table {table.name}, found it cut off or damaged; restore it from a copy; features and "
+            "labels can be built anew"
+        ) from error
 
 
 def schema(table: Table) -> pa.Schema:
@@ -68,14 +94,16 @@ def schema(table: Table) -> pa.Schema:
     return pa.schema([pa.field(column.name, direct.ARROW[column.type]) for column in table.columns])
 
 
-def of(place: Lake | direct.Place, table: Table, days: Collection[date] | None = None, **fixed: str) -> Files:
-    """The live files of these days, and of these values of other partition columns.
+def of(place: Lake | direct.Place, table: Table, days: Collection[date] | None = None, *, commit: int | None = None, **fixed: str) -> Files:
+    """The live files of these days, and of these values of other partition columns, as of a commit or the newest one.
 
     Raises InputError where the table is missing, differs from its declaration, or needs a newer reader than version 1.
     """
     with direct.told(place, table):
         delta = direct.opened(place, table)
         contract.require(table, direct.shape(delta))
+        if commit is not None:
+            delta.load_as_version(commit)
         return Files(table, delta.table_uri, _live(delta, table, days, fixed))
 
 
@@ -109,8 +137,20 @@ def commit(place: Lake | direct.Place, target: Target, before: Files, days: Coll
 
 def replace_days(place: Lake | direct.Place, target: Target, before: Files, days: Collection[date], written: Sequence[Written]) -> None:
     """Puts files in the place of those of `before` in one commit; otherwise as `commit`."""
+    rewrite(place, target, before, days, before.files, written)
+
+
+def rewrite(
+    place: Lake | direct.Place,
+    target: Target,
+    before: Files,
+    days: Collection[date],
+    replaced: Sequence[DataFile],
+    written: Sequence[Written],
+) -> None:
+    """Puts files in the place of some of those of `before` in one commit; otherwise as `commit`."""
     now = int(time.time() * 1000)
-    removed = [RemoveAction(file.path, True, now, partition_values=target.values(file.values[0])) for file in before.files]
+    removed = [RemoveAction(file.path, True, now, partition_values=target.values(file.values[0])) for file in replaced]
     _commit(place, target, before, days, [*_added(target, written), *removed])
 
 

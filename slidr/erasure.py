@@ -14,7 +14,7 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from slidr import direct
+from slidr import direct, rewriting
 from slidr.errors import InputError
 from slidr.lake import Lake
 from slidr.pseudonyms import Key
@@ -108,5 +108,5 @@ def _empty(lake: Lake, table: Table, mine: DataFrame, *, run_id: str, day: date)
     lake.insert_new(ids.withColumn("erased_date", F.lit(day)), ERASED, [day])
     count = mine.count()
     emptied = mine.withColumns({name: F.lit(None).cast("string") for name in table.personal}).select(table.names)
-    lake.merge_rows(emptied, table, days, table.personal, insert=False)
+    rewriting.replace_rows(lake, emptied, table, days, table.personal, rows=count)
     return count

@@ -220,28 +220,6 @@ class Lake:
         metrics = self.delta(table).history(RECENT_COMMITS).where(F.col("userMetadata") == marker).select("operationMetrics").collect()
         return int(metrics[0][0]["numOutputRows"])
 
-    def merge_rows(
-        self, df: DataFrame, table: Table, days: Sequence[date], update: Sequence[str], *, insert: bool = True, delete: Column | None = None
-    ) -> None:
-        """Replaces the columns `update` of rows whose key is there, and inserts the other rows, in one commit. Rows of the
-        table whose new row (alias `s`) fulfils `delete` are deleted instead.
-
-        `df` must hold each key once, only keys of `days`, be materialised, and change something: the commit happens anyway. Without
-        `insert` all keys must be there: then few new rows are sent to where the table's rows are, not the table's rows to them.
-        """
-        # Literal days in the condition keep writers of other days apart; a racing writer of the same day makes this fail.
-        same_key = reduce(lambda a, b: a & b, [F.col(f"t.{key}") == F.col(f"s.{key}") for key in table.grain])
-        condition = in_days(F.col(f"t.{table.day}"), days) & same_key
-        new: dict[str, str | Column] = {name: F.col(f"s.{name}") for name in update}
-        merge = self.delta(table).alias("t").merge(self._checked(df, table).alias("s"), condition)
-        if delete is not None:
-            merge = merge.whenMatchedDelete(delete)
-        merge = merge.whenMatchedUpdate(set=new)
-        if insert:
-            merge = merge.whenNotMatchedInsertAll(None if delete is None else ~delete)
-        with writers.alone(self, table), retelling_conflicts(table):
-            merge.execute()
-
     def _checked(self, df: DataFrame, table: Table) -> DataFrame:
         """Declared columns only; a NULL where none is allowed fails the write before its commit."""
         df = conform(df, table)

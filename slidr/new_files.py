@@ -54,11 +54,6 @@ class Target:
         """Partition columns of a file of this day."""
         return {self.table.day: day.isoformat(), **dict(self.fixed)}
 
-    @property
-    def indexed(self) -> list[str]:
-        """Columns whose extremes the log keeps."""
-        return [column.name for column in self.table.columns if column.name not in self.table.partitions][: self.table.indexed]
-
     def write(self, rows: pa.Table, day: date) -> Written:
         """Writes rows of one day as a file of its own: see `Writer`."""
         with Writer(self) as writer:
@@ -86,6 +81,8 @@ class Writer:
 
     def add(self, rows: pa.Table, day: date) -> None:
         """Rows of one day, the declared columns but those of the partition."""
+        if not rows.num_rows:
+            return
         self._waiting.setdefault(day, []).append(rows)
         while sum(_bytes(tables) for tables in self._waiting.values()) > WAITING:
             self._write(max(self._waiting, key=lambda other: _bytes(self._waiting[other])))
@@ -120,7 +117,7 @@ class _File:
     def __init__(self, target: Target, store: PyFileSystem, day: date, schema: pa.Schema) -> None:
         folder = "/".join(f"{name}={value}" for name, value in target.values(day).items())
         store.create_dir(folder)
-        self.path, self._names, self._rows = f"{folder}/part-{uuid4()}.snappy.parquet", target.indexed, 0
+        self.path, self._names, self._rows = f"{folder}/part-{uuid4()}.snappy.parquet", target.table.with_extremes, 0
         self._seen: dict[str, list[tuple[Any, Any, int]]] = {name: [] for name in self._names}
         self._sink = store.open_output_stream(self.path)
         self._parquet = pq.ParquetWriter(self._sink, schema, compression="snappy")

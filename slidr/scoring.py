@@ -1,4 +1,5 @@
-"""DECISION: the one scoring path. Calibration, evaluation, batch scoring and replay all score through `with_scores`."""
+"""DECISION: what a version's scores mean for clicks. Rows that Spark has are scored through `with_scores` (calibration, evaluation,
+comparisons), rows of files through `deciding`; both by the bundle's `forward`."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -8,6 +9,7 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from slidr import rewriting
 from slidr.bundle import Array, Bundle, forward
 from slidr.lake import Lake
 from slidr.pyworker import light
@@ -17,7 +19,6 @@ from slidr.tables import CURRENT_DECISIONS, DECISIONS
 
 REASONS = ("reason_class", *(f"reason_{place}" for place in range(1, STRONGEST + 1)))
 UPSTREAM = "upstream filter"  # class and words of what the upstream filter made free
-_WITH_REASONS = "score double, " + ", ".join(f"{name} string" for name in REASONS)
 USED = "used_"  # prefix of the features that a score was computed from, beside the columns of its click
 
 
@@ -39,20 +40,6 @@ def packed(bundle: Bundle) -> Column:
     return F.array(*[F.coalesce(F.col(name).cast("double"), F.lit(float("nan"))) for name in bundle.features])
 
 
-def with_score_and_reasons(features: DataFrame, bundle: Bundle) -> DataFrame:
-    """As `with_scores`, and REASONS of each score that could be invalid in some slice; of the others they are NULL."""
-
-    @F.pandas_udf(_WITH_REASONS)  # type: ignore[call-overload, untyped-decorator] # as above
-    @light
-    def score(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        for batch in batches:
-            scores, texts = scores_and_reasons(bundle, np.stack(batch.to_list()))
-            yield pd.DataFrame({"score": scores, **dict(zip(REASONS, texts.T, strict=True))})
-
-    found = features.withColumn("found", score(packed(bundle)))
-    return found.withColumns({name: F.col(f"found.{name}") for name in ("score", *REASONS)}).drop("found")
-
-
 def scores_and_reasons(bundle: Bundle, x_BF: Array) -> tuple[Array, Texts]:
     """Scores (B,) of raw features (B, F), NaN for NULL, and REASONS (B, 4) of each score that could be invalid in some slice, else None."""
     scores = forward(bundle, x_BF)
@@ -68,14 +55,14 @@ def with_score_and_slice(clicks: DataFrame, features: DataFrame, bundle: Bundle,
     `features` has at most one row per click. A slice on a feature takes its value from the row that was scored, whatever columns
     `clicks` has besides.
     """
-    score = f"score{suffix}"
-    return _joined(clicks, with_scores(features, bundle, column=score), [score], bundle, slice_column=f"slice{suffix}")
+    score, used = f"score{suffix}", {USED + name: F.col(name) for name in bundle.slices.features}
+    scores = with_scores(features, bundle, column=score).withColumns(used).select("click_id", score, *used)
+    return _with_slice(clicks.join(scores, on="click_id", how="left"), bundle, f"slice{suffix}")
 
 
-def _joined(clicks: DataFrame, scores: DataFrame, found: Sequence[str], bundle: Bundle, *, slice_column: str = "slice") -> DataFrame:
-    used = {USED + name: F.col(name) for name in bundle.slices.features}
-    scored = clicks.join(scores.withColumns(used).select("click_id", *found, *used), on="click_id", how="left")
-    return scored.withColumn(slice_column, slice_name(bundle.slices, features=USED)).drop(*used)
+def _with_slice(scored: DataFrame, bundle: Bundle, column: str) -> DataFrame:
+    named = scored.withColumn(column, slice_name(bundle.slices, features=USED))
+    return named.drop(*[USED + name for name in bundle.slices.features])
 
 
 def own_threshold(bundle: Bundle, name: Column) -> Column:
@@ -84,12 +71,12 @@ def own_threshold(bundle: Bundle, name: Column) -> Column:
     return F.create_map(*known)[name] if known else F.lit(None).cast("double")
 
 
-def score_clicks(clicks: DataFrame, features: DataFrame, bundle: Bundle) -> DataFrame:
+def decided(clicks: DataFrame, scores: DataFrame, bundle: Bundle) -> DataFrame:
     """Every click with `slice`, `score`, `threshold`, `is_invalid`, `ivt_class`, `basis` and REASONS by the bundle; one row per click.
 
-    As `with_score_and_slice` and `with_verdict`. Reasons are of invalid clicks alone.
+    `scores` has at most one row per click: what `deciding.scores` finds. As `with_verdict`; reasons are of invalid clicks alone.
     """
-    scored = _joined(clicks, with_score_and_reasons(features, bundle), ["score", *REASONS], bundle)
+    scored = _with_slice(clicks.join(scores, on="click_id", how="left"), bundle, "slice")
     ivt_class = F.when(F.col("basis") == "upstream", "givt").when(F.col("is_invalid"), "sivt")
     return with_verdict(scored, bundle).withColumn("ivt_class", ivt_class).withColumns(_reasons_of_invalid())
 
@@ -136,8 +123,9 @@ def _fill_first(lake: Lake, current: DataFrame, days: Sequence[date]) -> None:
     if by_replay.isEmpty():
         return
     late = current.join(by_replay, on="click_id", how="left_semi")
-    if not late.isEmpty():
-        lake.merge_rows(late, CURRENT_DECISIONS, days, update=["first_is_invalid", "first_model_version"])
+    rows = late.count()
+    if rows:
+        rewriting.replace_rows(lake, late, CURRENT_DECISIONS, days, ["first_is_invalid", "first_model_version"], rows=rows)
 
 
 def as_published(decided: DataFrame) -> DataFrame:

@@ -54,9 +54,16 @@ class Table:
         """The property that says of which columns Delta's log holds extremes."""
         if not self.personal:
             return {"delta.dataSkippingNumIndexedCols": str(self.indexed)}
-        hidden = {*self.personal, *self.partitions}
-        told = [c.name for c in self.columns[: self.indexed] if c.name not in hidden and c.type != "boolean"]  # Delta refuses booleans
-        return {"delta.dataSkippingStatsColumns": ",".join(told)}
+        return {"delta.dataSkippingStatsColumns": ",".join(self.with_extremes)}
+
+    @property
+    def with_extremes(self) -> list[str]:
+        """Columns whose extremes of each file stand in Delta's log."""
+        kept = [column for column in self.columns if column.name not in self.partitions]
+        if not self.personal:
+            return [column.name for column in kept[: self.indexed]]
+        # Delta refuses booleans where columns are named.
+        return [c.name for c in self.columns[: self.indexed] if c in kept and c.name not in self.personal and c.type != "boolean"]
 
     @property
     def names(self) -> list[str]:

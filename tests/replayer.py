@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from slidr import config, direct, session
+from slidr import config, data_files, direct, session
 from slidr.errors import DONE, SlidrError
 from slidr.lake import Lake
 from slidr.replay import apply
@@ -51,7 +51,7 @@ def main() -> None:
         left = [given.die_after]
         direct.write_deltalake = dying(direct.write_deltalake, left)
         Lake.append = dying(Lake.append, left)  # type: ignore[method-assign]
-        Lake.merge_rows = dying(Lake.merge_rows, left)  # type: ignore[method-assign]
+        data_files._committed = dying(data_files._committed, left)
     session.use_utc()
     conf = config.load(config.shipped("local.yaml"), ("spark.shuffle_partitions=2", "spark.driver_memory=1g"))
     lake = Lake(session.build(conf.spark.model_copy(update={"settings": CHEAP}), app="slidr-replayer"), given.root)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable, Schema
 
-from slidr import contract, dictionary, direct, query
+from slidr import contract, dictionary, direct, query, rewriting
 from slidr.direct import Place
 from slidr.errors import InputError
 from slidr.lake import Lake
@@ -103,7 +103,7 @@ def test_each_drift_is_refused_by_spark(lake: Lake) -> None:
             ways += [
                 lambda: other.read_version(RUNS, 0),  # noqa: B023
                 lambda: other.replace_days(rows, RUNS, [DAY]),  # noqa: B023
-                lambda: other.merge_rows(rows, RUNS, [DAY], update=["message"]),  # noqa: B023
+                lambda: rewriting.replace_rows(other, rows, RUNS, [DAY], ["message"], rows=1),  # noqa: B023
             ]
         for way in ways:
             with pytest.raises(InputError, match=whole(told)):

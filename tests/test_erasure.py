@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from slidr import config, direct, erasure
+from slidr import config, direct, erasure, rewriting
 from slidr.config import Config
 from slidr.direct import Place
 from slidr.errors import InputError
@@ -108,7 +108,7 @@ def test_a_user_behind_a_pseudonym_is_found_by_the_key(lake: Lake, conf: Config,
     key = Key(bytes.fromhex(KEY))
     assert erasure.erase(lake, [USER], None, run_id="r", day=day) == {"rejects": 0, "purchases": 0, "clicks": 0}
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "merge_rows", killed)  # between the tables
+        patch.setattr(rewriting, "replace_rows", killed)  # between the tables
         with pytest.raises(KeyboardInterrupt):
             erasure.erase(lake, [USER], key, run_id="r", day=day)
     assert erasure.erase(lake, [USER], key, run_id="r", day=day) == {"rejects": 0, "purchases": 0, "clicks": 2}

@@ -12,11 +12,12 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from slidr import config, scoring
+from slidr import config
 from slidr.features.counters import prefer_logged
 from slidr.registry import Registry
 from slidr.simulator.evaluation import read_truth
 from slidr.tables import CLICKS, MODEL_PROMOTIONS, features_table
+from tests import expressions
 from tests.commands import SMALL, World
 
 HOURS = range(14, 20)  # UTC; hours with many people in New York
@@ -56,7 +57,7 @@ def harm(world: World, version: str) -> tuple[float, float]:
     conf = config.load(config.shipped("local.yaml"), tuple(world.options[3::2]))
     bundle = Registry(conf.registry, world.lake).load(version).bundle
     features = prefer_logged(world.lake.read(features_table(conf.spec), [DAY]))
-    decided = scoring.score_clicks(world.lake.read(CLICKS, [DAY]), features, bundle)
+    decided = expressions.score_clicks(world.lake.read(CLICKS, [DAY]), features, bundle)
     people = decided.join(read_truth(world.spark, str(world.root / "traffic")), on="click_id", how="inner").where("not is_robot")
     groups = people.groupBy(F.hour("click_time").isin(list(HOURS)).alias("inside"))
     shares = {row.inside: row.harmed for row in groups.agg(F.avg(F.col("is_invalid").cast("int")).alias("harmed")).collect()}

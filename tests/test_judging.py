@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from slidr import judging, scoring
+from slidr import judging
 from slidr.bundle import Bundle
 from slidr.calibration import count_pairs
 from slidr.config import Config
@@ -19,6 +19,7 @@ from slidr.lake import Lake
 from slidr.slice_spec import SlicePart, SliceSpec
 from slidr.slices import slice_name
 from slidr.tables import features_table
+from tests import expressions
 from tests.bundles import DEVICES, LOGIN_SLICES, made_by_hand
 
 DAY = date(2026, 3, 4)
@@ -62,7 +63,7 @@ def labelled(spark: SparkSession, conf: Config) -> DataFrame:
 def as_scored(labelled: DataFrame, bundle: Bundle) -> pd.DataFrame:
     """What batch scoring decides of the judging clicks."""
     clicks = labelled.where("part = 'judging'").withColumn("upstream_filter", F.lit(None).cast("string"))
-    return scoring.score_clicks(clicks.drop("slice"), labelled, bundle).toPandas()
+    return expressions.score_clicks(clicks.drop("slice"), labelled, bundle).toPandas()
 
 
 def test_counts_are_those_of_the_decisions_that_scoring_makes(labelled: DataFrame, conf: Config, lake: Lake) -> None:

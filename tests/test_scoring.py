@@ -8,7 +8,6 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from slidr import scoring
 from slidr.config import Config
 from slidr.reasons import strongest
 from slidr.scoring import REASONS
@@ -68,7 +67,7 @@ def test_a_click_below_its_own_threshold_has_no_reasons_though_another_slice_wou
     assert found["high"]["basis"] == "unseen_slice"
     assert found["high"]["is_invalid"]
     harsh = {"desktop/guest": 0.5, "desktop/login": 0.999999}
-    rows = scoring.score_clicks(elsewhere, features, replace(crowd(conf), thresholds=harsh)).collect()
+    rows = expressions.score_clicks(elsewhere, features, replace(crowd(conf), thresholds=harsh)).collect()
     assert {row["click_id"]: row["reason_1"] for row in rows if row["basis"] == "model"} == {
         "fair": None,
         "low": None,

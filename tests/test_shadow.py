@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 from pyspark.sql import functions as F
 
-from slidr import scoring, shadow
+from slidr import shadow
 from slidr.errors import InputError
 from slidr.features import counters
 from slidr.lake import Lake
 from slidr.slice_spec import SlicePart, SliceSpec
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, SHADOW_DECISIONS, features_table
-from tests import worlds
+from tests import expressions, worlds
 from tests.worlds import DAYS, SPEC
 
 BUSY = SliceSpec((SlicePart("ip_clicks_1h", cuts=(2.0,)),))
@@ -41,7 +41,7 @@ def test_each_version_decides_as_it_would_alone(world: Lake) -> None:
     stored = counters.prefer_logged(world.read(features_table(SPEC)))
     columns = ("click_id", "slice", "score", "threshold", "is_invalid", "basis")
     for version in versions():
-        alone = scoring.score_clicks(world.read(CLICKS), stored, version.bundle).select(*columns)
+        alone = expressions.score_clicks(world.read(CLICKS), stored, version.bundle).select(*columns)
         kept = world.read(SHADOW_DECISIONS).where(F.col("model_version") == version.number).select(*columns)
         assert sorted(map(tuple, kept.collect())) == sorted(map(tuple, alone.collect()))
     found = {row[0] for row in world.read(SHADOW_DECISIONS).select("basis").collect()}

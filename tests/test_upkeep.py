@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from slidr.jobs.upkeep import replayed_now
 
-from slidr import direct, run, upkeep
+from slidr import direct, rewriting, run, upkeep
 from slidr.config import Config
 from slidr.errors import ConflictError
 from slidr.lake import Lake
@@ -118,7 +118,7 @@ def test_beside_merges_each_commit_holds_or_is_refused(lake: Lake) -> None:
         for number in range(clicks_of_day):
             rows = frame(lake.spark, CURRENT_DECISIONS, [{**bench.row(CURRENT_DECISIONS, DAYS[0], number), "slice": "merged"}])
             try:
-                lake.merge_rows(rows, CURRENT_DECISIONS, [DAYS[0]], update=["slice"])
+                rewriting.replace_rows(lake, rows, CURRENT_DECISIONS, [DAYS[0]], ["slice"], rows=1)
             except ConflictError:
                 continue
             done.append(number)
@@ -173,7 +173,8 @@ def test_a_plan_can_be_published_and_taken_back_after_upkeep(world: Lake, loose:
     for number, table in enumerate(tables):
         world.append(world.read(table).where("false"), table)
         if table is CURRENT_DECISIONS:  # a commit that rewrites a file
-            world.merge_rows(world.read(table).where("click_id = 'c00'").localCheckpoint(), table, worlds.DAYS, update=["slice"])
+            one = world.read(table).where("click_id = 'c00'")
+            rewriting.replace_rows(world, one, table, worlds.DAYS, ["slice"], rows=1)
         upkeep.tend(world, table, before=date(2027, 1, 1), leave=[], days=100)
         DeltaTable(world.path(table)).vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
         assert world.version(table) > plan.pins["tables"].get(table.name, -1), number

@@ -12,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from slidr import config, data_files, direct, run, writers
+from slidr import config, data_files, direct, rewriting, run, writers
 from slidr.direct import Place
 from slidr.errors import ConflictError, LockedError, SetupError
 from slidr.lake import Lake
@@ -250,7 +250,7 @@ def test_every_writer_through_spark_takes_the_lease(spark: SparkSession, place: 
         lambda: lake.append(rows, CLICKS),
         lambda: lake.replace_days(rows, CLICKS, days),
         lambda: lake.insert_new(rows, CLICKS, days),
-        lambda: lake.merge_rows(rows, CLICKS, days, update=["ip"]),
+        lambda: rewriting.replace_rows(lake, rows, CLICKS, days, ["ip"], rows=1),
     ]
     for write in writes:
         with pytest.raises(LockedError):

@@ -19,6 +19,7 @@ from slidr import data_files, scoring
 from slidr.bundle import Bundle
 from slidr.data_files import Files
 from slidr.days import days_of, midnight
+from slidr.deciding.scores import numbered
 from slidr.deciding.tasks import CLICK, DECIDED, DONE, LOGGED, MOVED, PUBLISHED, SCORE, Part, Read, Work, inside
 from slidr.errors import InputError, NothingToDoError
 from slidr.features.counters import one_for_each
@@ -29,7 +30,6 @@ from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, features_table
 from slidr.version import Version
 
 ROWS_OF_A_PART = 500_000  # some 40 MiB in a file, some hundred MiB in a task
-TASKS_OF_A_CORE = 3
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _found(lake: Lake, version: Version, first: datetime, last: datetime) -> tup
     """Days, clicks and features of the window."""
     days, spec = days_of(first, last), version.bundle.spec
     clicks = data_files.of(lake, CLICKS, days)
-    if not clicks.dataset().head(1, columns=["click_id"], filter=inside((first, last))).num_rows:
+    if not clicks.holds(inside((first, last))):
         raise NothingToDoError(f"expected clicks from {first.isoformat()} to {last.isoformat()}, found none; ingest them first")
     table = features_table(spec)
     features = data_files.of(lake, table, days) if lake.exists(table) else None
@@ -122,10 +122,7 @@ def _run(lake: Lake, work: Work) -> tuple[dict[str, list[Written]], Decided]:
     """The files that the tasks wrote, by table, and what they decided."""
     spark = lake.spark
     shared = spark.sparkContext.broadcast(work)  # kept by a process for all of its tasks, as the network in it
-    tasks = one_for_each(min(len(work.reads), TASKS_OF_A_CORE * spark.sparkContext.defaultParallelism))
-    numbers = [(tasks[number % len(tasks)], number) for number in range(len(work.reads))]
-    names = spark.createDataFrame(numbers, "bucket int, number int").repartition(len(tasks), "bucket")
-    moved = names.mapInArrow(light(lambda batches: shared.value.read(batches)), from_arrow_schema(MOVED))
+    moved = numbered(spark, len(work.reads)).mapInArrow(light(lambda batches: shared.value.read(batches)), from_arrow_schema(MOVED))
     parts = moved.repartition(len(work.parts), "bucket")
     rows = parts.mapInArrow(light(lambda batches: shared.value.decide(batches)), from_arrow_schema(DONE)).collect()
     shared.destroy()

@@ -35,6 +35,7 @@ GATHERED = 64 << 20  # bytes of rows that are cut into parts at a time
 SCHEMA = data_files.schema(DECISIONS)
 
 Batches = Iterable[pa.RecordBatch]
+Window = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Work:
     reads: tuple[Read, ...]
     parts: tuple[Part, ...]
     targets: dict[str, Target]  # by name of the table
-    window: tuple[datetime, datetime]
+    window: Window
     constants: dict[str, Any]  # columns of decisions that are the same for all
 
     def read(self, batches: Batches) -> Iterator[pa.RecordBatch]:
@@ -78,22 +79,10 @@ class Work:
     def _rows(self, read: Read) -> Iterator[pa.RecordBatch]:
         source = self.sources[read.kind]
         if read.kind in (SCORE, LOGGED):
-            return (self._scored(batch) for batch in source.batches(read.file, ["click_id", *self.bundle.features]))
+            return (scored(batch, self.bundle) for batch in source.batches(read.file, ["click_id", *self.bundle.features]))
         if read.kind == CLICK:
             return source.batches(read.file, OF_CLICKS, inside(self.window))
         return source.batches(read.file, ["click_id"])
-
-    def _scored(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """click_id, score, REASONS of each score that could be invalid in some slice, the features that slices need."""
-        bundle = self.bundle
-        x_BF = np.empty((batch.num_rows, len(bundle.features)))
-        for place, name in enumerate(bundle.features):
-            x_BF[:, place] = batch.column(name).to_numpy(zero_copy_only=False)  # NaN for NULL
-        scores, texts = scores_and_reasons(bundle, x_BF)
-        arrays = {"click_id": batch.column("click_id"), "score": pa.array(scores)}
-        arrays |= {name: pa.array(column, pa.string()) for name, column in zip(REASONS, texts.T, strict=True)}
-        arrays |= {USED + name: batch.column(name) for name in bundle.slices.features}
-        return pa.RecordBatch.from_pydict(arrays)
 
     def decide(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         """Decides and writes the parts of this task; one row per file written: DONE."""
@@ -107,15 +96,10 @@ class Work:
     def _decisions(self, clicks: pa.Table, kinds: dict[str, list[pa.Table]]) -> pa.Table:
         rows = {name: clicks[name].combine_chunks() for name in clicks.column_names}
         # A click that has both is scored by what the live system logged: it stands first.
-        rows |= _of_same_click(rows["click_id"], [*kinds[LOGGED], *kinds[SCORE]], self._score_schema)
+        rows |= _of_same_click(rows["click_id"], [*kinds[LOGGED], *kinds[SCORE]], score_schema(self.bundle))
         rows |= verdicts(rows, self.bundle)
         rows |= {name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(clicks)) for name, value in self.constants.items()}
         return pa.table({name: rows[name] for name in DECISIONS.names}, schema=SCHEMA)
-
-    @property
-    def _score_schema(self) -> pa.Schema:
-        texts = [(name, pa.string()) for name in REASONS]
-        return pa.schema([("score", pa.float64()), *texts, *[(USED + name, pa.float64()) for name in self.bundle.slices.features]])
 
     def _written(self, decided: pa.Table, published: list[pa.Table], day: date) -> pa.RecordBatch:
         counts = decided.group_by(["basis", "is_invalid"]).aggregate([("click_id", "count")]).to_pylist()
@@ -129,19 +113,34 @@ class Work:
         return {"table": table.name, **asdict(self.targets[table.name].write(rows.drop_columns([table.day]), day))}
 
 
-def inside(window: tuple[datetime, datetime]) -> ds.Expression:
-    """Clicks of [from, to)."""
+def inside(window: Window) -> ds.Expression:
+    """Rows whose click was made in [from, to)."""
     first, last = (pa.scalar(end, ARROW["timestamp"]) for end in window)
     return (ds.field("click_time") >= first) & (ds.field("click_time") < last)
 
 
+def score_schema(bundle: Bundle) -> pa.Schema:
+    """Of what is found of each row of features."""
+    texts, used = [(name, pa.string()) for name in REASONS], [(USED + name, pa.float64()) for name in bundle.slices.features]
+    return pa.schema([("click_id", pa.string()), ("score", pa.float64()), *texts, *used])
+
+
+def scored(batch: pa.RecordBatch, bundle: Bundle) -> pa.RecordBatch:
+    """click_id, score, REASONS of each score that could be invalid in some slice, and features that slices need, with the prefix USED."""
+    x_BF = np.empty((batch.num_rows, len(bundle.features)))
+    for place, name in enumerate(bundle.features):
+        x_BF[:, place] = batch.column(name).to_numpy(zero_copy_only=False)  # NaN for NULL
+    scores, texts = scores_and_reasons(bundle, x_BF)
+    arrays = [batch.column("click_id"), pa.array(scores), *[pa.array(column, pa.string()) for column in texts.T]]
+    arrays += [pc.cast(batch.column(name), pa.float64()) for name in bundle.slices.features]
+    return pa.RecordBatch.from_arrays(arrays, schema=score_schema(bundle))
+
+
 def _of_same_click(ids: pa.Array, tables: list[pa.Table], schema: pa.Schema) -> dict[str, pa.Array]:
     """The other columns of the first row with each id; NULL where there is none."""
-    if not tables:
-        return {field.name: pa.nulls(len(ids), field.type) for field in schema}
-    found = pa.concat_tables(tables).combine_chunks()
+    found = pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
     places = pc.index_in(ids, found["click_id"].combine_chunks())
-    return {field.name: found[field.name].combine_chunks().take(places).cast(field.type) for field in schema}
+    return {name: found[name].combine_chunks().take(places) for name in schema.names if name != "click_id"}
 
 
 def _without(rows: list[pa.Table], known: list[pa.Table]) -> pa.Table:

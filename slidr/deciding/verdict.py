@@ -1,6 +1,6 @@
 """What a version says of scored clicks, on arrays: slices, thresholds, validity. Without Spark.
 
-It says the same of each click as `scoring.score_clicks`, which replays use: `tests/test_deciding.py` holds one against the other.
+It says the same of each click as `scoring.decided`, which replays use: `tests/test_deciding.py` holds one against the other.
 """
 
 from collections.abc import Mapping, Sequence

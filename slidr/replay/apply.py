@@ -14,6 +14,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from slidr import rewriting
 from slidr.errors import ConflictError, InputError, NotApprovedError
 from slidr.lake import Lake
 from slidr.progress import Progress
@@ -251,7 +252,7 @@ def _appended(append: Callable[[], None]) -> None:
 
 
 def _publish_state(work: Work) -> None:
-    """Compares first: a MERGE that changes nothing would still commit."""
+    """Compares first: rows that are there already need no commit."""
     if not work.planned(outcomes.PUBLISHED):
         return
     lake, plan = work.lake, work.plan
@@ -262,15 +263,9 @@ def _publish_state(work: Work) -> None:
     firsts = lake.read(DECISIONS, days) if plan.reverts else None
     time = work.corrected or _publication(lake, plan.plan_id)[1] or work.now
     state = outcomes.published_state(wanted, firsts, run_id=work.who.run_id, now=time)
-    with work.progress.step(lake.spark, f"bringing the published state of {work.planned(outcomes.PUBLISHED):,} clicks up to date"):
-        lake.merge_rows(
-            state,
-            CURRENT_DECISIONS,
-            days,
-            update=outcomes.REPLACED,
-            insert=bool(work.planned(outcomes.FIRST)),
-            delete=outcomes.is_gone() if plan.reverts else None,
-        )
+    many, delete = work.planned(outcomes.PUBLISHED), outcomes.is_gone() if plan.reverts else None
+    with work.progress.step(lake.spark, f"bringing the published state of {many:,} clicks up to date"):
+        rewriting.replace_rows(lake, state, CURRENT_DECISIONS, days, outcomes.REPLACED, rows=many, delete=delete)
 
 
 def _reconcile(work: Work, corrections: DataFrame) -> None:

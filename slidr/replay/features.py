@@ -1,11 +1,14 @@
 """The features that a replay decides by: those that the decision used, or counters computed anew."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta, timezone
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from slidr import data_files, direct
+from slidr.data_files import Files
 from slidr.days import days_between
 from slidr.errors import InputError
 from slidr.features import counters
@@ -18,10 +21,16 @@ from slidr.version import Version
 KNOWN = {"recompute": "then", "recompute-now": "now"}
 
 
-def used(lake: Lake, *, request: Request, spec: FeatureSpec, commit: int) -> DataFrame:
+def stored(lake: Lake, *, request: Request, spec: FeatureSpec, commit: int) -> DataFrame:
     """Stored features of the window at a commit of their table, one row per click: logged by a live system, else as known then."""
-    stored = lake.read_version(features_table(spec), commit, request.days)
-    return counters.prefer_logged(stored.where(in_window(F.col("click_time"), request)))
+    found = lake.read_version(features_table(spec), commit, request.days)
+    return counters.prefer_logged(found.where(in_window(F.col("click_time"), request)))
+
+
+def stored_files(lake: Lake, *, request: Request, spec: FeatureSpec, commit: int) -> Files:
+    """The files of what `stored` reads."""
+    found = data_files.of(lake, features_table(spec), request.days, commit=commit)
+    return replace(found, files=tuple(file for file in found.files if set(file.values) & {"logged", "then"}))
 
 
 def require(found: bool, *, request: Request, version: Version) -> None:
@@ -33,8 +42,8 @@ def require(found: bool, *, request: Request, version: Version) -> None:
         )
 
 
-def computed(lake: Lake, *, request: Request, spec: FeatureSpec, commit: int, zones: Mapping[str, str]) -> DataFrame:
-    """Features of the window's clicks, counted anew from clicks back to the start of the longest window.
+def compute(lake: Lake, into: Lake, *, request: Request, spec: FeatureSpec, commit: int, zones: Mapping[str, str]) -> None:
+    """Counts the features of the window's days anew, from clicks back to the start of the longest window, into a table of `into`.
 
     Stored features are not read. Raises InputError that names the days without clicks; days before the first of the lake
     are a boundary, not missing.
@@ -43,9 +52,19 @@ def computed(lake: Lake, *, request: Request, spec: FeatureSpec, commit: int, zo
     days = days_between(first, request.days[-1] + timedelta(days=1))
     clicks = lake.read_version(CLICKS, commit, days)
     _refuse_missing_days(lake, clicks, days)
-    start, end = request.days[0], request.days[-1] + timedelta(days=1)
-    built = counters.build(clicks, spec=spec, start=start, end=end, known=KNOWN[request.mode], zones=zones)
-    return built.where(in_window(F.col("click_time"), request))
+    direct.create(into, features_table(spec))
+    counters.replace_days(into, clicks, request.days, spec=spec, known=KNOWN[request.mode], zones=zones)
+
+
+def is_computed(into: Lake, spec: FeatureSpec) -> bool:
+    """Whether `compute` came to its end."""
+    table = features_table(spec)
+    return direct.exists(into, table) and bool(data_files.of(into, table).files)
+
+
+def computed(into: Lake, *, request: Request, spec: FeatureSpec) -> DataFrame:
+    """What `compute` found, of the window."""
+    return into.read(features_table(spec), request.days).where(in_window(F.col("click_time"), request))
 
 
 def _refuse_missing_days(lake: Lake, clicks: DataFrame, days: list[date]) -> None:

@@ -28,7 +28,6 @@ OUTCOMES = {
 CREDITS, CHARGES = ("newly_invalid", "first_decided_invalid"), ("reinstated", "undecided_invalid")
 CORRECTED = CREDITS + CHARGES
 PUBLISHED = (*CORRECTED, "first_decided_valid", "restated", "undecided_valid")  # what changes current_decisions
-FIRST = ("first_decided_valid", "first_decided_invalid")  # what has no row in current_decisions yet
 UNDECIDED = "undecided"  # basis of a row of current_decisions that a revert deletes
 
 # Columns of current_decisions that a replay replaces; the others are the click's own, or the first decision's.
@@ -60,15 +59,13 @@ _OF_CHANGES += ("old_score", "old_model_version")
 SCHEMA = T.StructType([T.StructField(name, TYPES[kind]) for name, kind in ROWS.items()])
 
 
-def planned(
-    scoped: DataFrame, features: DataFrame, version: Version, *, replay_id: str, allow_charges: bool, late_minutes: int
-) -> DataFrame:
+def planned(scoped: DataFrame, scores: DataFrame, version: Version, *, replay_id: str, allow_charges: bool, late_minutes: int) -> DataFrame:
     """One row per click of `clicks_of`, columns ROWS: the new decision, the published one, the outcome and the change in money.
 
     `late` clicks became known more than `late_minutes` after they were made. A click without features keeps an invalid decision,
     whatever is allowed: nothing is known that would speak for it.
     """
-    scored = scoring.score_clicks(scoped, features, version.bundle)
+    scored = scoring.decided(scoped, scores, version.bundle)
     upstream = (F.col("basis") == "upstream") | F.coalesce(F.col("old_basis") == "upstream", F.lit(False))
     full = (F.col("basis") != "no_features") & F.lit(allow_charges)
     columns = {
@@ -191,8 +188,8 @@ def published_state(changed: DataFrame, firsts: DataFrame | None, *, run_id: str
 
 
 def is_gone() -> Column:
-    """Whether a row that is merged into `current_decisions` (alias `s`) says that nothing decides the click any more."""
-    return F.col("s.basis") == UNDECIDED
+    """Whether a row of `published_state` says that nothing decides the click any more."""
+    return F.col("basis") == UNDECIDED
 
 
 def differing(changed: DataFrame, current: DataFrame) -> DataFrame:

@@ -4,16 +4,16 @@ The planned rows and, where computed, the features lie under the lake's `_plans/
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
-from slidr import guardrails
+from slidr import data_files, guardrails
 from slidr.config import Config
+from slidr.data_files import Files
+from slidr.deciding import scores
 from slidr.errors import NothingToDoError, UsageError
 from slidr.features import compare
 from slidr.lake import Lake
@@ -21,14 +21,14 @@ from slidr.progress import Progress
 from slidr.replay import features as replay_features
 from slidr.replay import measure, outcomes, pins, rows
 from slidr.replay.audit import Plan, Who, canonical, id_of, read, record
-from slidr.replay.request import REVERT, Request, apart, clicks_of, in_window
+from slidr.replay.request import REVERT, Request, apart, clicks_of
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
 from slidr.version import STATES, Version
 
 __all__ = ["Plan", "Request", "make_plan"]
 
+MOST_NAMED = 200_000  # clicks that are sent to the tasks by their ids
 PLANNABLE = tuple(state for state in STATES if state != "revoked")
-FeaturesFor = Callable[[DataFrame], DataFrame]
 
 
 def make_plan(
@@ -39,14 +39,12 @@ def make_plan(
     conf: Config,
     now: datetime,
     who: Who,
-    features_for: FeaturesFor | None = None,
     override: str | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Plans and records a replay; the same request on the same lake gives the same id, and nothing is recorded twice.
 
-    `features_for` takes the clicks and gives their features, instead of those of the request's mode. Raises
-    NothingToDoError for an empty window, InputError where features or days are missing, GuardrailError unless `override`
+    Raises NothingToDoError for an empty window, InputError where features or days are missing, GuardrailError unless `override`
     gives a reason, ModelRefusedError for a revoked version.
     """
     if request.mode == REVERT:
@@ -64,7 +62,7 @@ def make_plan(
         return known
     progress.tell(f"plan {plan_id}: {pinned['clicks']['count']:,} clicks")
     chunks = pins.chunks((request.start, request.end), seen.hours, conf.replay.chunk_clicks)
-    made = _Making(lake, request, version, conf, versions, plan_id, features_for, progress)
+    made = _Making(lake, request, version, conf, versions, plan_id, progress)
     began = time.monotonic()
     made.write(seen, chunks, again=bool(known))
     if known:  # the rows were lost or changed since; they follow from what is pinned
@@ -108,7 +106,6 @@ class _Making:
     conf: Config
     versions: dict[str, int]
     plan_id: str
-    features_for: FeaturesFor | None
     progress: Progress
 
     @property
@@ -116,60 +113,51 @@ class _Making:
         return features_table(self.version.bundle.spec)
 
     @property
-    def features_path(self) -> str:
-        return f"{self.lake.plan_path(self.plan_id)}/features"
+    def own(self) -> Lake:
+        """Where features lie that were computed for this plan."""
+        return Lake(self.lake.spark, self.lake.plan_path(self.plan_id))
 
     def write(self, seen: pins.Seen, chunks: list[rows.Chunk], *, again: bool) -> None:
-        if self.features_for is None:
-            self._ready_features(seen, again=again)
+        self._ready_features(seen, again=again)
         rows.write(self.lake, self.plan_id, chunks, self._rows_of, again=again, progress=self.progress)
 
     def _ready_features(self, seen: pins.Seen, *, again: bool) -> None:
         """Checks that stored features are there, or computes them: counted once, read by each chunk."""
+        spec = self.version.bundle.spec
         if self.request.mode == "rescore":
             pins.refuse_other_spec(seen.specs, request=self.request, version=self.version)
             replay_features.require(self.versions[self.table.name] >= 0, request=self.request, version=self.version)
-        elif again or not self.lake.is_written(self.features_path):
-            built = replay_features.computed(
-                self.lake,
-                request=self.request,
-                spec=self.version.bundle.spec,
-                commit=self.versions[CLICKS.name],
-                zones=self.conf.marketplaces,
-            )
+        elif again or not replay_features.is_computed(self.own, spec):
             with self.progress.step(self.lake.spark, "computing the counters anew"):
-                built.write.partitionBy("click_date").mode("overwrite").parquet(self.features_path)
+                commit, zones = self.versions[CLICKS.name], self.conf.marketplaces
+                replay_features.compute(self.lake, self.own, request=self.request, spec=spec, commit=commit, zones=zones)
 
     def _rows_of(self, chunk: rows.Chunk) -> DataFrame:
         """The planned rows of one chunk of the window."""
         part = replace(self.request, start=datetime.fromisoformat(chunk["start"]), end=datetime.fromisoformat(chunk["end"]))
         scoped = clicks_of(self.lake, part, self.versions)
-        stored = self._features_of(scoped, part)
-        if part.filters != Request(part.start, part.end).filters:
-            stored = stored.join(scoped.select("click_id"), on="click_id", how="left_semi")
+        only = scoped.select("click_id").toArrow()["click_id"] if self._are_few(chunk) else None
+        found = scores.of_window(self.lake.spark, self._features_of(part), self.version.bundle, (part.start, part.end), only)
         charges, late = self.request.allow_charges, self.conf.guardrails.late_minutes
-        return outcomes.planned(scoped, stored, self.version, replay_id=self.plan_id, allow_charges=charges, late_minutes=late)
+        return outcomes.planned(scoped, found, self.version, replay_id=self.plan_id, allow_charges=charges, late_minutes=late)
 
-    def _features_of(self, scoped: DataFrame, part: Request) -> DataFrame:
-        """Features by the request's mode, one row per click."""
-        if self.features_for:
-            return self.features_for(scoped)
+    def _are_few(self, chunk: rows.Chunk) -> bool:
+        """Whether it pays to say which clicks are meant, rather than to score all that there are."""
+        return self.request.filters != Request(self.request.start, self.request.end).filters and chunk["clicks"] <= MOST_NAMED
+
+    def _features_of(self, part: Request) -> Files:
+        """Files of features by the request's mode."""
+        spec = self.version.bundle.spec
         if self.request.mode == "rescore":
-            return self._stored(part)
-        return self._computed(part)
-
-    def _stored(self, part: Request) -> DataFrame:
-        return replay_features.used(self.lake, request=part, spec=self.version.bundle.spec, commit=self.versions[self.table.name])
-
-    def _computed(self, part: Request) -> DataFrame:
-        built = self.lake.spark.read.schema(self.table.schema).parquet(self.features_path)
-        return built.where(F.col("click_date").isin(part.days) & in_window(F.col("click_time"), part))
+            return replay_features.stored_files(self.lake, request=part, spec=spec, commit=self.versions[self.table.name])
+        return data_files.of(self.own, self.table, part.days)
 
     def differences(self, chunks: int) -> list[dict[str, object]] | None:
         """How far recomputed features are from the stored ones, for the clicks of the plan; None where there is nothing to compare."""
-        if self.request.mode == "rescore" or self.features_for or self.versions[self.table.name] < 0:
+        commit, spec = self.versions[self.table.name], self.version.bundle.spec
+        if self.request.mode == "rescore" or commit < 0:
             return None
         planned = rows.of_chunks(self.lake, self.plan_id, chunks).select("click_id")
-        anew = self._computed(self.request).join(planned, on="click_id", how="left_semi")
-        spec = self.version.bundle.spec
-        return compare.differences(compare.side_by_side(anew, self._stored(self.request), spec), spec)
+        anew = replay_features.computed(self.own, request=self.request, spec=spec).join(planned, on="click_id", how="left_semi")
+        stored = replay_features.stored(self.lake, request=self.request, spec=spec, commit=commit)
+        return compare.differences(compare.side_by_side(anew, stored, spec), spec)
