@@ -122,9 +122,9 @@ class TrainingConf(Section):
 
     @field_validator("user_shares")
     @classmethod
-    def shares_sum_to_one(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
-        if abs(sum(shares) - 1) > 1e-9 or min(shares) <= 0:
-            raise ValueError(f"expected three positive shares that sum to 1, found {shares}")
+    def shares_are_of_one_whole(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if sum(shares) > 1 + 1e-9 or min(shares) <= 0:
+            raise ValueError(f"expected three positive shares that sum to at most 1, found {shares}")
         return shares
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from slidr.config import Config
 from slidr.lake import Lake
-from slidr.learning.clicks import Days, labelled_clicks, read_versions
+from slidr.learning.clicks import PARTS, Days, labelled_clicks, read_versions
 from slidr.run import Job
 from slidr.tables import LABELS, PURCHASES, features_table
 from slidr.thresholds import FOLDS
@@ -45,6 +45,19 @@ def test_a_click_without_features_is_in_no_part(job: Job) -> None:
     found = {row["click_id"]: row for row in labelled_clicks(job, DAYS, read_versions(job)).collect()}
     assert (found[one]["has_features"], found[one]["part"]) == (False, None)
     assert {row["has_features"] for name, row in found.items() if name != one} == {True}
+
+
+def test_users_beyond_the_shares_are_in_no_part(job: Job) -> None:
+    def parts(*shares: float) -> dict[str, set[str]]:
+        job.conf = job.conf.model_copy(update={"training": job.conf.training.model_copy(update={"user_shares": shares})})
+        rows = labelled_clicks(job, DAYS, read_versions(job)).collect()
+        return {part: {row["click_id"] for row in rows if row["part"] == part} for part in (*PARTS, None)}
+
+    whole, less, end = parts(0.8, 0.1, 0.1), parts(0.4, 0.1, 0.1), parts(0.1, 0.1, 0.8)
+    assert less["training"] < whole["training"]
+    assert less[None] >= whole["training"] - less["training"]
+    assert less["judging"].isdisjoint(whole["judging"])  # from 0.5 to 0.6, and from 0.9 on
+    assert less["judging"] | whole["judging"] <= end["judging"]
 
 
 def test_slices_on_a_feature_have_a_name_where_the_feature_has_none(job: Job) -> None:

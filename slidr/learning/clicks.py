@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
+from itertools import accumulate
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -69,9 +70,9 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
     """Clicks of the days with labels, features, slice and `part`; clicks that the upstream filter made free are left out.
 
     Days and users are apart: a click of a training day counts only if its user (or address, for guests) is one of the
-    training share, and so on; no user is in two parts. Without features (`has_features` false) it is in no part: guardrails
-    count it. `versions`: the commit of each table that is read. `user_key` is a hash of the user, `fold` (0 to FOLDS - 1) is
-    chosen by it.
+    training share, and so on; no user is in two parts, and users beyond the three shares are in none. A click without features
+    (`has_features` false) is in no part: guardrails count it. `versions`: the commit of each table that is read. `user_key` is a
+    hash of the user, `fold` (0 to FOLDS - 1) is chosen by it.
     """
     spec = job.conf.spec
 
@@ -85,14 +86,14 @@ def labelled_clicks(job: Job, days: Days, versions: dict[str, int]) -> DataFrame
     labels = read(LABELS).select("click_id", "is_human", "is_purchase", "label_reason", "in_heavy_session")
     names = [column.name for column in spec.columns if column.name != "logged_in"]
     features = prefer_logged(read(features_table(spec))).select("click_id", *names, F.lit(True).alias("has_features"))
-    shares = job.conf.training.user_shares
+    first, second, end = accumulate(job.conf.training.user_shares)
     user = F.coalesce("user_id", "ip_key", "session_id")
     place = F.pmod(F.xxhash64(F.lit(job.conf.training.seed), user), F.lit(1_000_000)) / 1_000_000
     in_day = {part: F.col("click_date").isin(list(getattr(days, part))) for part in PARTS}
     part = (
-        F.when(in_day["training"] & (place < shares[0]), "training")
-        .when(in_day["calibration"] & (place >= shares[0]) & (place < shares[0] + shares[1]), "calibration")
-        .when(in_day["judging"] & (place >= shares[0] + shares[1]), "judging")
+        F.when(in_day["training"] & (place < first), "training")
+        .when(in_day["calibration"] & (place >= first) & (place < second), "calibration")
+        .when(in_day["judging"] & (place >= second) & (place < end), "judging")
     )
     joined = clicks.join(labels, on="click_id", how="inner").join(features, on="click_id", how="left")
     seed = job.conf.training.seed
