@@ -76,7 +76,7 @@ def decided(clicks: DataFrame, scores: DataFrame, bundle: Bundle) -> DataFrame:
 
     `scores` has at most one row per click: what `deciding.scores` finds. As `with_verdict`; reasons are of invalid clicks alone.
     """
-    scored = _with_slice(clicks.join(scores, on="click_id", how="left"), bundle, "slice")
+    scored = _with_slice(clicks.join(scores.hint("shuffle_hash"), on="click_id", how="left"), bundle, "slice")
     ivt_class = F.when(F.col("basis") == "upstream", "givt").when(F.col("is_invalid"), "sivt")
     return with_verdict(scored, bundle).withColumn("ivt_class", ivt_class).withColumns(_reasons_of_invalid())
 

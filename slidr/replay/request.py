@@ -107,7 +107,7 @@ def clicks_of(lake: Lake, request: Request, versions: dict[str, int] | None = No
     """
     clicks = lake.read_at(CLICKS, request.days, versions).where(in_window(F.col("click_time"), request))
     published = lake.read_at(CURRENT_DECISIONS, request.days, versions).select("click_id", *_old())
-    joined = clicks.join(published, on="click_id", how="left").withColumn("report_slice", report_slice())
+    joined = clicks.join(published.hint("shuffle_hash"), on="click_id", how="left").withColumn("report_slice", report_slice())
     scoped = narrowed(joined, request, published_slice="old_slice")
     return scoped if request.decided_by is None else scoped.where(F.col("old_model_version") == request.decided_by)
 
