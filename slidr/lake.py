@@ -34,6 +34,7 @@ PROPERTIES = {
     "delta.deletedFileRetentionDuration": f"interval {HISTORY_DAYS} days",
     "delta.logRetentionDuration": f"interval {HISTORY_DAYS} days",
 }
+PLANS = "_plans"  # folder of what replay plans keep beside the tables
 MOVED = "SLIDR_MOVED"  # a write of ours that found another state than it was decided on
 CONFLICTS = (
     "ConcurrentAppend",
@@ -65,7 +66,7 @@ class Lake:
 
     def plan_path(self, plan_id: str) -> str:
         """Folder of what a replay plan keeps beside the tables."""
-        return f"{self.root.rstrip('/')}/_plans/{plan_id}"
+        return f"{self.root.rstrip('/')}/{PLANS}/{plan_id}"
 
     def _catalog_name(self, table: Table) -> str:
         return ".".join(f"`{part}`" for part in f"{self.catalog}.{table.name.replace('/', '_')}".split("."))
@@ -166,6 +167,11 @@ class Lake:
         store, path = self._stored(f"{self.root.rstrip('/')}/{name}")
         found = store.listStatus(path) if store.exists(path) else []
         return [str(status.getPath().getName()) for status in found if status.isDirectory()]
+
+    def delete(self, name: str) -> None:
+        """Deletes a folder of the root with all that is in it, where there is one. Not for folders of tables."""
+        store, path = self._stored(f"{self.root.rstrip('/')}/{name}")
+        store.delete(path, True)
 
     def _stored(self, name: str) -> tuple[Any, Any]:
         """Hadoop's file system and path of a name: Spark reaches it wherever it lies."""

@@ -150,6 +150,7 @@ def test_the_same_again_runs_no_day_and_says_the_same(world: World, whole: dict[
     assert (again["days"], again["report"]) == (whole["days"], whole["report"])
 
 
+@pytest.mark.slow
 def test_a_backtest_that_is_killed_goes_on_where_it_was(world: World, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the second day's training, before that is on record; then the lake changes; then it is run again."""
     real, trained = daily.learn, []
@@ -198,6 +199,7 @@ def late(world: World, whole: dict[str, Any]) -> dict[str, Any]:
             world.lake.delta(table).restoreToVersion(version)
 
 
+@pytest.mark.slow
 def test_what_comes_later_changes_nothing_of_the_days_before(world: World, whole: dict[str, Any], late: dict[str, Any]) -> None:
     own, other = (Lake(world.spark, str(home_of(world, name) / "lake")) for name in ("late", "whole"))
     assert decisions(own, [FROM]) == decisions(other, [FROM])
@@ -206,6 +208,7 @@ def test_what_comes_later_changes_nothing_of_the_days_before(world: World, whole
     assert (row["version"], row["outcome"], row["failed"]) == tuple(figures(whole)[0][name] for name in ("version", "outcome", "failed"))
 
 
+@pytest.mark.slow
 def test_variants_stand_side_by_side(late: dict[str, Any]) -> None:
     default, lax = late["summary"]
     assert (default["variant"], default["budget"], lax["variant"], lax["budget"]) == ("default", 0.05, "lax", 0.5)

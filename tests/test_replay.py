@@ -254,8 +254,9 @@ def test_what_apply_refuses(planned: tuple[str, Plan, Plan], planned_world: Lake
     with pytest.raises(ConflictError, match="with bundle"):
         applying(bundle=replace(version("2").bundle, sha256="other"))
     folder = f"{planned_world.plan_path(plan_id)}/rows"
+    written = next(path.parent for path in Path(folder).rglob("_SUCCESS"))
     dearer = rows.planned(planned_world, planned[1]).withColumn("delta_cost_micros", F.col("delta_cost_micros") - 1)
-    dearer.localCheckpoint().write.mode("overwrite").parquet(folder)
+    dearer.localCheckpoint().write.mode("overwrite").parquet(str(written))
     with pytest.raises(ConflictError, match="changed or lost"):
         applying()
     shutil.rmtree(folder)

@@ -124,7 +124,8 @@ def window_hours(rows: DataFrame, labels: DataFrame) -> list[dict[str, Any]]:
     A day without labels has no purchasing or heavy clicks here: its FPR and coverage are not known.
     """
     after = F.when(F.col("outcome") == "kept", F.col("old_is_invalid")).otherwise(F.col("is_invalid"))
-    judged = rows.withColumn("after", after).join(labels.select("click_id", "is_purchase", "in_heavy_session"), on="click_id", how="left")
+    telling = labels.where("is_purchase or in_heavy_session").select("click_id", "is_purchase", "in_heavy_session")  # few of them
+    judged = rows.withColumn("after", after).join(telling, on="click_id", how="left")
     states = {"before": F.col("old_is_invalid"), "after": F.col("after")}
     sums: list[Column] = [F.count(F.lit(1)).alias("clicks")]
     sums += [F.count_if("is_purchase").alias("purchasing"), F.count_if("in_heavy_session").alias("heavy")]

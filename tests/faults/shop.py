@@ -37,11 +37,11 @@ def refused(world: World, *words: str, code: int, said: str | tuple[str, ...] = 
     found: dict[str, Any] = json.loads(result.stdout.strip().splitlines()[-1])
     one_line(str(found["message"]), said)
     for line in result.stderr.strip().splitlines():
-        one_line(line, ())
+        one_line(line)
     return found
 
 
-def one_line(message: str, said: str | tuple[str, ...]) -> None:
+def one_line(message: str, said: str | tuple[str, ...] = ()) -> None:
     assert not [mark for mark in TRACES if mark in message], message
     assert "\n" not in message, message
     assert len(message) < LINE, message

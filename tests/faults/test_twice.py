@@ -47,7 +47,8 @@ def test_two_of_every_job(step: str, story: Story, tmp_path: Path) -> None:  # n
     for code, message, complaint in found:
         assert code in (good, *BEATEN), [(code, message) for code, message, _ in found]
         if code != good:
-            one_line(message, "run")
+            one_line(message)
+            assert "run" in message or "watch it with `slidr" in message, message
             assert "Traceback" not in complaint
     print(f"{step}: {[code for code, _, _ in found]}")
     completed(story, step, world)
