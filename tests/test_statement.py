@@ -12,7 +12,7 @@ import pytest
 from slidr.jobs.statement import parse_month
 from typer.testing import CliRunner
 
-from slidr import config, direct
+from slidr import answers, config, dictionary, direct, query, ready
 from slidr.cli import app
 from slidr.config import Config
 from slidr.direct import Place
@@ -27,6 +27,7 @@ from tests.worlds import FIRST, SECOND
 
 MONTHS = ("2026-01", "2026-02", "2026-03")
 NOW = at("2026-06-01 08:30:00")
+FIRST_OF_ALL = {"advertiser": histories.ADVERTISERS[0], "month": "2026-02"}
 EVIL = histories.ADVERTISERS[2]
 Ledger = tuple[histories.History, dict[tuple[str, str], sums.Statement]]
 
@@ -60,6 +61,21 @@ def test_every_line_of_every_statement_is_that_of_the_history(ledger: Ledger) ->
                 if line.clicks:
                     found[(advertiser, month, row.campaign_id, row.currency), name] = [line.clicks, line.no_cost, line.micros or 0]
     assert found == {key: value for key, value in history.sums.items() if value[0]}
+
+
+def test_the_ready_query_says_the_same(conf: Config, tmp_path: Path) -> None:
+    place, tables, query_of = Place(str(tmp_path / "lake")), dictionary.named(conf.spec), ready.load("statement")
+    histories.made(7).write(place)
+    found = {row["currency"]: row for row in answers.rows(query.run(place, tables, query_of.sql, query_of.values(FIRST_OF_ALL)))}
+    stated: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in read(place, FIRST_OF_ALL["advertiser"], FIRST_OF_ALL["month"], conf).campaigns:
+        for name, line in row.lines.items():
+            stated[row.currency][name] += line.micros or 0
+    assert found
+    for currency, row in found.items():
+        of = stated[currency]
+        assert (row["sivt_at_once_micros"], row["sivt_later_micros"]) == (of["at_once"], -of["credited"] - of["recharged"])
+        assert row["net_micros"] == of["valid"] + of["undecided"]
 
 
 def test_net_is_what_the_ledger_charges_and_invoices_lose_nothing(ledger: Ledger, conf: Config) -> None:

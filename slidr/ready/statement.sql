@@ -1,6 +1,7 @@
 -- What each advertiser pays per billing month: gross, less general invalid traffic (GIVT, the upstream filter's), less sophisticated
 -- invalid traffic (SIVT) found at once and found later by published corrections, is net; micro-units, NULL where no price is known.
--- The month is that of the local date. A click that nobody decided is charged.
+-- The month is that of the local date. A click that nobody decided is charged. Invalid at once is what is published without corrections:
+-- a first decision that came after a replay's was never published.
 -- $month: billing month such as 2026-03; % stands for any text [default %]
 -- $advertiser: advertiser_id [default %]
 WITH clicked AS (
@@ -15,10 +16,17 @@ WITH clicked AS (
   FROM clicks
   WHERE CAST(local_date AS STRING) LIKE concat($month, '%') AND advertiser_id LIKE $advertiser
   GROUP BY 1, 2, 3
+), moved AS (
+  SELECT click_id, sum(CASE WHEN direction = 'invalidate' THEN 1 ELSE -1 END) AS taken
+  FROM corrections
+  WHERE billing_month LIKE $month AND advertiser_id LIKE $advertiser
+  GROUP BY click_id
 ), at_once AS (
-  SELECT substr(CAST(local_date AS STRING), 1, 7) AS billing_month, advertiser_id, currency, sum(cost_micros) AS micros
-  FROM decisions
-  WHERE ivt_class = 'sivt' AND CAST(local_date AS STRING) LIKE concat($month, '%') AND advertiser_id LIKE $advertiser
+  SELECT substr(CAST(p.local_date AS STRING), 1, 7) AS billing_month, p.advertiser_id, p.currency, sum(p.cost_micros) AS micros
+  FROM current_decisions p
+  LEFT JOIN moved m ON m.click_id = p.click_id
+  WHERE CASE WHEN p.is_invalid THEN 1 ELSE 0 END - coalesce(m.taken, 0) = 1 AND coalesce(p.ivt_class, 'sivt') <> 'givt'
+    AND CAST(p.local_date AS STRING) LIKE concat($month, '%') AND p.advertiser_id LIKE $advertiser
   GROUP BY 1, 2, 3
 ), later AS (
   SELECT billing_month, advertiser_id, currency, -sum(delta_cost_micros) AS micros

@@ -1,8 +1,9 @@
 """What the daily work costs at size, step by step: python -m tests.bench.load [--clicks 1000000 --clicks 5000000 --clicks 20000000]
 
-Made traffic of ten days through the commands as a user gives them, each in a process of its own: ingest, features, score, a replay that
-changes one click in a hundred. Prints CPU per click, wall time, the largest memory of all processes of a command together and what it
-left on disk; between two sizes the exponent of growth of CPU (1 = linear). Takes about half an hour for 20 million clicks on two cores.
+Made traffic of ten days through the commands as a user gives them, each in a process of its own: ingest, features, labels, score,
+monitoring, a replay that changes one click in a hundred. Prints CPU per click, wall time, the largest memory of all processes of a command
+together and what it left on disk; between two sizes the exponent of growth of CPU (1 = linear). Takes about half an hour for 20 million
+clicks on two cores.
 """
 
 import argparse
@@ -87,12 +88,14 @@ class Load:
         clicks, _ = self.run("ingest clicks", "ingest", f"{traffic}/clicks", "--source", "canonical")
         shutil.rmtree(traffic)
         features, _ = self.run("features", "features", *SPAN)
+        labels, _ = self.run("labels", "labels", *SPAN)
         self._register()
         score, decided = self.run("score", "score", *SPAN)
+        monitor, _ = self.run("monitor", "monitor", *SPAN)
         plan, planned = self.run("replay plan", "replay", "plan", *SPAN, "--model", "2", "--mode", "rescore", "--allow-charges")
         apply, applied = self.run("replay apply", "replay", "apply", planned["plan_id"])
         print(f"{decided['new_decisions']:,} decided, {applied['corrections']:,} corrections", flush=True)
-        return [purchases, clicks, features, score, plan, apply]
+        return [purchases, clicks, features, labels, score, monitor, plan, apply]
 
     def _register(self) -> None:
         registry = Registry(self.conf.registry, self.place)
