@@ -35,6 +35,7 @@ SPAN = ["--from", START.isoformat(), "--to", (START + timedelta(days=DAYS)).isof
 BOUNDS = (
     "max_changed_share=1",
     "max_fpr=1",
+    "max_days_after_close=36500",
     f"max_money_micros={2**60}",
     f"max_advertiser_micros={2**60}",
     f"approval_above_micros={2**60}",
@@ -78,6 +79,7 @@ class Load:
         if process.returncode:
             raise SystemExit(f"expected exit code 0 of slidr {' '.join(words)}, found {process.returncode}: {output[-2000:]}")
         wall, disk = time.monotonic() - began, _bytes(self.root / "lake") - before
+        print(f"{self.clicks:,} clicks, {name}: {tree.cpu:.0f} CPU s, {wall:.0f} s", file=sys.stderr, flush=True)
         return Step(name, tree.cpu, wall, tree.bytes, disk), json.loads(output.splitlines()[-1])
 
     def steps(self) -> list[Step]:
