@@ -35,6 +35,7 @@ from tests.bench.measure import cpu_of_tree
 
 CONF = config.load(config.shipped("local.yaml"))
 FIRST = date(2025, 1, 1)
+DAYS_OF_A_COMMIT = 20  # 400 commits of their own would take an hour and leave the same table
 FILES = {"10^7": 20, "10^9": 2000}  # files of a day: parts of half a million clicks
 COUNTED = 2_000_000
 
@@ -49,12 +50,13 @@ def statistics(table: Table, number: int) -> str:
 
 
 def fill_log(place: Place, table: Table, files: int, days: int) -> None:
-    """A commit a day."""
+    """A table with so many files a day."""
     direct.create(place, table)
-    for number in range(days):
-        day, delta = FIRST + timedelta(days=number), direct.opened(place, table)
-        names = [f"{table.day}={day}/part-{number:05d}{n:012d}-{n:012d}.snappy.parquet" for n in range(files)]
-        actions = [AddAction(name, 40 << 20, {table.day: str(day)}, 0, True, statistics(table, n)) for n, name in enumerate(names)]
+    for first in range(0, days, DAYS_OF_A_COMMIT):
+        delta, actions = direct.opened(place, table), []
+        for day in (FIRST + timedelta(days=first + n) for n in range(DAYS_OF_A_COMMIT)):
+            names = [f"{table.day}={day}/part-{n:05d}-{n:012d}-{n:012d}.snappy.parquet" for n in range(files)]
+            actions += [AddAction(name, 40 << 20, {table.day: str(day)}, 0, True, statistics(table, n)) for n, name in enumerate(names)]
         once = CommitProperties(max_commit_retries=0)
         delta.create_write_transaction(actions, "append", delta.schema(), [table.day], commit_properties=once)
     DeltaTable(direct.path(place, table)).create_checkpoint()
@@ -95,7 +97,7 @@ def log() -> None:
         with tempfile.TemporaryDirectory() as root:
             fill_log(Place(root), DECISIONS, files, CONF.lake.click_days)
             folder = Path(root) / DECISIONS.name / "_delta_log"
-            day = max(folder.glob("*.json")).stat().st_size / 1e6
+            day = max(folder.glob("*.json")).stat().st_size / 1e6 / DAYS_OF_A_COMMIT
             checkpoint = sum(path.stat().st_size for path in folder.glob("*.checkpoint*.parquet")) / 1e6
             for by in ("delta-rs", "spark"):
                 command = [sys.executable, "-m", "tests.bench.capacity", "--look", root, DECISIONS.name, by]
