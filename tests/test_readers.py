@@ -13,7 +13,7 @@ from deltalake import DeltaTable, QueryBuilder
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from slidr import dictionary, direct, ledger, query
+from slidr import dictionary, direct, ledger, query, rewriting
 from slidr.errors import InputError
 from slidr.lake import Lake
 from slidr.tables import CORRECTIONS, CURRENT_DECISIONS, DECISIONS, MODEL_PROMOTIONS, REPLAY_DECISIONS, RUNS, SLICE_METRICS, Table
@@ -52,7 +52,7 @@ def appended(lake: Lake, table: Table, rows: list[Row]) -> None:
 
 
 def merged(lake: Lake, table: Table, rows: list[Row]) -> None:
-    lake.merge_rows(frame(lake.spark, table, rows), table, days_of(rows, table), update=["score", "replay_id"])
+    rewriting.replace_rows(lake, frame(lake.spark, table, rows), table, days_of(rows, table), ["score", "replay_id"], rows=len(rows))
 
 
 def replaced(lake: Lake, table: Table, rows: list[Row]) -> None:
