@@ -161,7 +161,9 @@ def counted() -> None:
 
 def _shuffled(spark: SparkSession) -> int:
     """Bytes that all stages so far have written for an exchange."""
-    stages = spark._jsc.sc().statusStore().stageList(None)  # type: ignore[union-attr]
+    gateway = spark.sparkContext._gateway
+    nothing = gateway.new_array(gateway.jvm.double, 0), gateway.jvm.java.util.ArrayList()
+    stages = spark._jsc.sc().statusStore().stageList(None, False, False, *nothing)  # type: ignore[union-attr]
     return sum(stages.apply(n).shuffleWriteBytes() for n in range(stages.size()))
 
 
