@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from slidr.config import Config
 from slidr.errors import ConflictError, GuardrailError, InputError, ModelRefusedError, NothingToDoError, UsageError
+from slidr.features import compare
 from slidr.features.spec import FeatureSpec
 from slidr.lake import Lake
 from slidr.progress import Progress
@@ -332,6 +333,20 @@ def test_recompute_finds_what_a_broken_counter_store_did(world: Lake, loose: Con
     assert (tmp_path / "replays" / made.plan_id / report.PICTURE).stat().st_size > 10_000
     saved = json.loads((tmp_path / "replays" / made.plan_id / report.DATA).read_text())
     assert saved["plan"]["counts"] == made.counts
+
+
+def test_of_many_clicks_a_sample_is_compared(world: Lake, loose: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same clicks of both tables, of which all counts are damaged."""
+    table = features_table(SPEC)
+    world.replace_days(world.read(table).withColumn("ip_clicks_1h", F.col("ip_clicks_1h") + 1).localCheckpoint(), table, DAYS)
+    monkeypatch.setattr(compare, "ENOUGH", 6)
+    made = make_plan(world, request=request(mode="recompute"), version=version("1"), conf=loose, now=NOW, who=ANN)
+    ids = world.spark.createDataFrame([(c["click_id"],) for c in worlds.made_clicks()], "click_id string")
+    chosen = compare.sampled(ids, made.counts["clicks"]).count()
+    assert 0 < chosen < made.counts["clicks"]
+    counts = {row["feature"]: (row["compared"], row["equal"]) for row in made.details["features"]}
+    assert counts == {"ip_clicks_1h": (chosen, 0), "logged_in": (chosen, chosen)}
+    assert compare.sampled(ids, 6).count() == ids.count()
 
 
 @pytest.mark.parametrize("mode", ["rescore", "recompute"])

@@ -9,7 +9,15 @@ from pyspark.sql import functions as F
 from slidr.features.spec import FeatureSpec
 
 WORST = 10
+ENOUGH = 1_000_000  # clicks: a share of them is known to a tenth of a percent
 QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
+
+
+def sampled(rows: DataFrame, clicks: int) -> DataFrame:
+    """The rows of about ENOUGH of so many clicks, or of all where there are no more: one click of every few by a hash of its id, the same
+    ones in every table."""
+    one_of = -(-clicks // ENOUGH)
+    return rows.where(F.pmod(F.xxhash64("click_id"), F.lit(one_of)) == 0) if one_of > 1 else rows
 
 
 def side_by_side(new: DataFrame, stored: DataFrame, spec: FeatureSpec) -> DataFrame:

@@ -81,7 +81,7 @@ def make_plan(
         )
         lacking = plan.counts["no_features"] + plan.counts["upstream"] == plan.counts["clicks"]
         replay_features.require(not lacking, request=request, version=version)
-        plan = replace(plan, details={**plan.details, "features": made.differences(len(chunks))})
+        plan = replace(plan, details={**plan.details, "features": made.differences(len(chunks), plan.counts["clicks"])})
     guardrails.require(checks, override)
     record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
     return plan
@@ -152,12 +152,14 @@ class _Making:
             return replay_features.stored_files(self.lake, request=part, spec=spec, commit=self.versions[self.table.name])
         return data_files.of(self.own, self.table, part.days)
 
-    def differences(self, chunks: int) -> list[dict[str, object]] | None:
-        """How far recomputed features are from the stored ones, for the clicks of the plan; None where there is nothing to compare."""
+    def differences(self, chunks: int, clicks: int) -> list[dict[str, object]] | None:
+        """How far recomputed features are from the stored ones, for the clicks of the plan, of many for a sample of them; None where there
+        is nothing to compare."""
         commit, spec = self.versions[self.table.name], self.version.bundle.spec
         if self.request.mode == "rescore" or commit < 0:
             return None
         planned = rows.of_chunks(self.lake, self.plan_id, chunks).select("click_id")
-        anew = replay_features.computed(self.own, request=self.request, spec=spec).join(planned, on="click_id", how="left_semi")
+        anew = replay_features.computed(self.own, request=self.request, spec=spec)
         stored = replay_features.stored(self.lake, request=self.request, spec=spec, commit=commit)
-        return compare.differences(compare.side_by_side(anew, stored, spec), spec)
+        planned, anew, stored = (compare.sampled(side, clicks) for side in (planned, anew, stored))
+        return compare.differences(compare.side_by_side(anew.join(planned, on="click_id", how="left_semi"), stored, spec), spec)
