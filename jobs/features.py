@@ -10,7 +10,7 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from slidr import plots
+from slidr import data_files, plots
 from slidr.days import days_between
 from slidr.errors import InputError, NothingToDoError, UsageError
 from slidr.features import compare as comparing
@@ -79,10 +79,11 @@ def build(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["the
 def build_block(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> int:
     """Writes the features of consecutive days in one commit."""
     table = features_table(spec)
-    clicks, zones = job.lake.read(CLICKS, look_back(spec, days)), job.conf.marketplaces
+    clicks, zones = data_files.of(job.lake, CLICKS, look_back(spec, days)), job.conf.marketplaces
     if known == "now" or stored(job, table, days, known).isEmpty():
         return counters.replace_days(job.lake, clicks, days, spec=spec, known=known, zones=zones)
-    rows = counters.build(clicks, spec=spec, start=days[0], end=days[-1] + timedelta(days=1), known=known, zones=zones)
+    end = days[-1] + timedelta(days=1)
+    rows = counters.build(job.lake.spark, clicks, spec=spec, start=days[0], end=end, known=known, zones=zones)
     rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     written = job.lake.insert_new(rows, table, days)
     rows.unpersist()

@@ -56,12 +56,14 @@ class Files:
         fragments = [FORM.make_fragment(file.path, folder, _partition(self.table, file.values)) for file in self.files]
         return ds.FileSystemDataset(fragments, schema(self.table), FORM, folder)
 
-    def batches(self, file: DataFile, columns: Sequence[str], where: ds.Expression | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, file: DataFile, columns: Sequence[str], where: ds.Expression | None = None, *, at_a_time: int = ROWS_AT_A_TIME
+    ) -> Iterator[pa.RecordBatch]:
         """Rows of one file, some at a time. Raises InputError where the file is gone or broken."""
         one = replace(self, files=(file,)).dataset()
         with _whole(f"{self.uri.rstrip('/')}/{file.path}", self.table):
             found = one.to_batches(
-                columns=list(columns), filter=where, batch_size=ROWS_AT_A_TIME, use_threads=False, batch_readahead=1, fragment_readahead=1
+                columns=list(columns), filter=where, batch_size=at_a_time, use_threads=False, batch_readahead=1, fragment_readahead=1
             )
             yield from (batch for batch in found if batch.num_rows)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark import TaskContext
 
-from slidr import config, session
+from slidr import config, data_files, session
 from slidr.features import counters
 from slidr.features.stage import Batches, Stage
 from slidr.lake import Lake
@@ -58,7 +58,7 @@ def main() -> None:
 
     counters.plan = faulty
     lake.create(features_table(conf.spec))
-    counters.replace_days(lake, lake.read(CLICKS), [day], spec=conf.spec, known="then", zones=conf.marketplaces)
+    counters.replace_days(lake, data_files.of(lake, CLICKS), [day], spec=conf.spec, known="then", zones=conf.marketplaces)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,15 @@
 """Rows with sensible defaults, so that a test names only the columns it is about."""
 
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
+from slidr import data_files
+from slidr.data_files import DataFile, Files
 from slidr.tables import CLICKS, PURCHASES, Table
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -70,6 +75,19 @@ def purchase(order_id: str, time: datetime, **given: Any) -> dict[str, Any]:
 
 def clicks(spark: SparkSession, *rows: dict[str, Any]) -> DataFrame:
     return frame(spark, CLICKS, list(rows))
+
+
+def click_files(folder: Path, rows: list[dict[str, Any]], files: int = 1) -> Files:
+    """Rows as files of `clicks` that no log names: each day's go in turns to so many files."""
+    schema, made = data_files.schema(CLICKS), []
+    for day in sorted({row["click_date"] for row in rows}):
+        mine = [row for row in rows if row["click_date"] == day]
+        for number in range(min(files, len(mine))):
+            table = pa.Table.from_pylist(mine[number::files], schema=schema).drop_columns(["click_date"])
+            made.append(DataFile(f"{day}-{number}.parquet", table.num_rows, (day,)))
+            folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, folder / made[-1].path)
+    return Files(CLICKS, str(folder), tuple(made))
 
 
 def purchases(spark: SparkSession, *rows: dict[str, Any]) -> DataFrame:

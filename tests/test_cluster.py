@@ -10,7 +10,7 @@ import yaml
 from chispa import assert_df_equality
 from pyspark.sql import SparkSession
 
-from slidr import config, tables
+from slidr import config, data_files, tables
 from slidr.config import Config
 from slidr.features import counters
 from slidr.lake import Lake
@@ -88,7 +88,13 @@ def test_a_day_by_spark_submit_equals_one_process(spark: SparkSession, tmp_path:
     assert (result["features"], result["decisions"], result["exit_code"]) == (200, 200, 0)
     assert "waits" in result["training"]
     features = counters.build(
-        lake.read(tables.CLICKS), spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces
+        spark,
+        data_files.of(lake, tables.CLICKS),
+        spec=conf.spec,
+        start=day(DAY),
+        end=day("2025-03-21"),
+        known="then",
+        zones=conf.marketplaces,
     )
     expected = expressions.decisions(lake.read(tables.CLICKS), features, bundle, version="1", run_id="x", decided_time=now)
     columns = ["click_id", "slice", "score", "threshold", "is_invalid", "basis"]
@@ -113,8 +119,8 @@ def test_features_survive_failing_and_hanging_tasks(spark: SparkSession, tmp_pat
         on_cluster(master, conf, tmp_path, ROOT / "tests" / "faulty_features.py", str(conf_file), DAY, str(marks), **settings)
     stages = counters.plan(conf.spec, known="then", tasks=4)
     assert {path.name for path in marks.iterdir()} == {f"{fault}-{n}" for fault in ("failed", "hung") for n in range(len(stages))}
-    clicks = lake.read(tables.CLICKS)
-    expected = counters.build(clicks, spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces)
+    clicks = data_files.of(lake, tables.CLICKS)
+    expected = counters.build(spark, clicks, spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces)
     assert_df_equality(
         lake.read(tables.features_table(conf.spec)), expected, ignore_row_order=True, ignore_nullable=True, ignore_metadata=True
     )

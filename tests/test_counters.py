@@ -3,15 +3,18 @@
 import math
 import random
 from datetime import date, timedelta
+from pathlib import Path
 
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from slidr import buckets
 from slidr.config import Config
+from slidr.data_files import Files
 from slidr.features import counters
 from slidr.features.spec import SECOND, FeatureSpec, micros
-from tests.frames import at, click, clicks, day, from_micros
+from tests.frames import at, click, click_files, day, from_micros
 from tests.oracles import naive_features
 
 DAYS = (day("2026-03-01"), day("2026-03-05"))
@@ -41,7 +44,7 @@ def random_clicks(seed: int, size: int) -> list[dict]:
     return [row for row in rows if row["time"] < int(at("2026-03-05").timestamp()) * SECOND]
 
 
-def as_frame(spark: SparkSession, rows: list[dict]) -> DataFrame:
+def as_files(folder: Path, rows: list[dict], files: int = 1) -> Files:
     made = [
         click(
             row["click_id"],
@@ -52,11 +55,13 @@ def as_frame(spark: SparkSession, rows: list[dict]) -> DataFrame:
         )
         for row in rows
     ]
-    return clicks(spark, *made)
+    return click_files(folder, made, files)
 
 
-def built(df: DataFrame, spec: FeatureSpec, known: str, start: date, end: date, zones: dict[str, str]) -> dict[str, dict]:
-    features = counters.build(df, spec=spec, start=start, end=end, known=known, zones=zones)
+def built(
+    spark: SparkSession, found: Files, spec: FeatureSpec, known: str, start: date, end: date, zones: dict[str, str]
+) -> dict[str, dict]:
+    features = counters.build(spark, found, spec=spec, start=start, end=end, known=known, zones=zones)
     names = [c.name for c in spec.columns if not c.name.startswith(("hour", "weekday", "logged"))]
     rows = features.select("click_id", *names).collect()
     result = {row["click_id"]: row.asDict() for row in rows}
@@ -65,29 +70,29 @@ def built(df: DataFrame, spec: FeatureSpec, known: str, start: date, end: date, 
 
 
 @pytest.mark.parametrize("known", ["then", "now"])
-def test_every_cell_equals_the_naive_count(spark: SparkSession, conf: Config, known: str) -> None:
+def test_every_cell_equals_the_naive_count(spark: SparkSession, conf: Config, known: str, tmp_path: Path) -> None:
     rows = random_clicks(seed=3, size=250)
-    assert built(as_frame(spark, rows), conf.spec, known, *DAYS, conf.marketplaces) == naive_features(rows, conf.spec, known)
+    assert built(spark, as_files(tmp_path, rows), conf.spec, known, *DAYS, conf.marketplaces) == naive_features(rows, conf.spec, known)
 
 
-def test_partitioning_order_and_path_change_nothing(spark: SparkSession, conf: Config) -> None:
+def test_partitioning_order_and_path_change_nothing(spark: SparkSession, conf: Config, tmp_path: Path) -> None:
     rows = random_clicks(seed=4, size=200)
-    whole = built(as_frame(spark, rows), conf.spec, "then", *DAYS, conf.marketplaces)
+    whole = built(spark, as_files(tmp_path / "whole", rows), conf.spec, "then", *DAYS, conf.marketplaces)
     random.Random(5).shuffle(rows)
-    shuffled = as_frame(spark, rows).repartition(7)
+    shuffled = as_files(tmp_path / "shuffled", rows, files=7)
     by_day: dict[str, dict] = {}
     for offset in (3, 0, 2, 1):
         start = DAYS[0] + timedelta(days=offset)
-        by_day |= built(shuffled, conf.spec, "then", start, start + timedelta(days=1), conf.marketplaces)
+        by_day |= built(spark, shuffled, conf.spec, "then", start, start + timedelta(days=1), conf.marketplaces)
     assert by_day == whole
 
 
-def test_time_of_click_is_the_marketplaces(spark: SparkSession, conf: Config) -> None:
+def test_time_of_click_is_the_marketplaces(spark: SparkSession, conf: Config, tmp_path: Path) -> None:
     # 8 March 2026, 02:00 in New York does not exist: clocks go from 01:59 (UTC-5) to 03:00 (UTC-4).
     times = {"before": "2026-03-08 06:59:00", "after": "2026-03-08 07:00:00", "monday": "2026-03-09 04:00:00"}
-    df = clicks(spark, *[click(name, at(time)) for name, time in times.items()])
+    found = click_files(tmp_path, [click(name, at(time)) for name, time in times.items()])
     features = counters.build(
-        df, spec=conf.spec, start=day("2026-03-08"), end=day("2026-03-10"), known="now", zones=conf.marketplaces
+        spark, found, spec=conf.spec, start=day("2026-03-08"), end=day("2026-03-10"), known="now", zones=conf.marketplaces
     ).collect()
     hour = {row["click_id"]: (math.atan2(row["hour_sin"], row["hour_cos"]) / (2 * math.pi) * 24) % 24 for row in features}
     assert hour["before"] == pytest.approx(1 + 59 / 60)
@@ -98,11 +103,11 @@ def test_time_of_click_is_the_marketplaces(spark: SparkSession, conf: Config) ->
 
 @pytest.mark.parametrize("tasks", [1, 2, 7, 200])
 def test_each_bucket_goes_to_another_task(spark: SparkSession, tasks: int) -> None:
-    buckets = counters.one_for_each(tasks)
-    rows = spark.createDataFrame([(number,) for number in buckets], "bucket int").repartition(tasks, "bucket")
+    numbers = buckets.one_for_each(tasks)
+    rows = spark.createDataFrame([(number,) for number in numbers], "bucket int").repartition(tasks, "bucket")
     placed = rows.select(F.spark_partition_id().alias("task"), "bucket").collect()
     assert sorted(row["task"] for row in placed) == list(range(tasks))
-    assert [bucket for _, bucket in sorted(placed)] == list(buckets)
+    assert [bucket for _, bucket in sorted(placed)] == list(numbers)
 
 
 def test_logged_features_win(spark: SparkSession) -> None:

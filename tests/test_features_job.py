@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from slidr.jobs import features as job
 
-from slidr import config
+from slidr import config, data_files
 from slidr.features import counters
 from slidr.tables import CLICKS, Table, features_table
 from tests.commands import SMALL, World
@@ -80,9 +80,9 @@ def test_a_killed_run_goes_on_where_it_was(world: World, monkeypatch: pytest.Mon
     first = world.lake.version(TABLE)
     assert world.ok("features", *WINDOW)["written"] == 2 * A_DAY
     assert world.lake.version(TABLE) == first + 1
-    whole = counters.build(
-        world.lake.read(CLICKS), spec=SPEC, start=START.date(), end=at("2026-03-05").date(), known="then", zones={"US": "America/New_York"}
-    )
+    zones, clicks_of_all = {"US": "America/New_York"}, data_files.of(world.lake, CLICKS)
+    end = at("2026-03-05").date()
+    whole = counters.build(world.spark, clicks_of_all, spec=SPEC, start=START.date(), end=end, known="then", zones=zones)
     assert cells(world.lake.read(TABLE)) == cells(whole)
     assert world.ok("features", *WINDOW)["written"] == 0
     assert world.lake.version(TABLE) == first + 1

@@ -26,6 +26,7 @@ VALUES = {
     "config",
     "session",
     "pyworker",
+    "buckets",
     "tally",
     "intervals",
     "curves",
@@ -53,7 +54,7 @@ VALUES = {
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},
     "deltalake": {"slidr/direct.py", "slidr/data_files.py", "slidr/new_files.py", "slidr/writers.py"},
-    "duckdb": {"slidr/query.py"},
+    "duckdb": {"slidr/query.py", "slidr/features/reading.py"},
     "cvxpy": {"slidr/calibration/quadratic.py"},
     "petastorm": {"slidr/training/data.py"},
     "torch": {"slidr/models/network.py", *(f"slidr/training/{name}.py" for name in ("data", "distributed", "loop", "progress"))},

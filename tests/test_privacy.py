@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from slidr import pseudonyms
+from slidr import data_files, pseudonyms
 from slidr.config import Config
 from slidr.errors import ConfigError, InputError
 from slidr.features import counters
@@ -91,9 +91,9 @@ def texts_in(folder: str | Path) -> Iterator[tuple[Path, str]]:
             yield path, str(table.read().to_pylist()) + str(table.metadata.to_dict())
 
 
-def built(clicks: DataFrame, conf: Config) -> list[Any]:
-    day = date(2026, 3, 1)
-    found = counters.build(clicks, spec=SPEC, start=day, end=date(2026, 3, 2), known="then", zones=conf.marketplaces)
+def built(lake: Lake, conf: Config) -> list[Any]:
+    day, clicks = date(2026, 3, 1), data_files.of(lake, CLICKS)
+    found = counters.build(lake.spark, clicks, spec=SPEC, start=day, end=date(2026, 3, 2), known="then", zones=conf.marketplaces)
     return sorted(map(tuple, found.collect()))
 
 
@@ -104,7 +104,7 @@ def sessions(lake: Lake) -> set[frozenset[str]]:
 
 
 def test_counters_and_sessions_are_the_same(plain: Lake, hidden: Lake, conf: Config) -> None:
-    assert built(hidden.read(CLICKS), conf) == built(plain.read(CLICKS), conf)
+    assert built(hidden, conf) == built(plain, conf)
     assert sessions(hidden) == sessions(plain)
 
 

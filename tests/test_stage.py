@@ -1,14 +1,13 @@
 """Stages without Spark: a plan run on arrays, in memory and from files, equal to every pair of clicks."""
 
 import random
-from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from slidr.features import store as stores
-from slidr.features.cargo import FLAGS, LOGGED_IN, WANTED, Layout
+from slidr.features.cargo import FLAGS, LOGGED_IN, WANTED, Layout, Records, packed
 from slidr.features.counters import families, plan
 from slidr.features.spec import FeatureSpec
 from slidr.features.stage import Stage
@@ -40,23 +39,30 @@ def code(click: dict, columns: tuple[str, ...]) -> tuple[int, int]:
     return number, number % 1_000_003 + 1
 
 
-def first_batches(clicks: list[dict], layout: Layout, size: int) -> Iterator[pa.RecordBatch]:
-    """What `narrow` makes, in batches of `size`."""
-    columns: dict[str, list] = {"click_id": [c["click_id"] for c in clicks], "time": [c["time"] for c in clicks]}
-    columns["arrival"] = [c["arrival"] for c in clicks]
+def records(clicks: list[dict], layout: Layout) -> Records:
+    """What `reading` makes."""
+    made = np.empty(len(clicks), dtype=layout.dtype)
+    for name in set(layout.names) & {"time", "arrival"}:
+        made[name] = [c[name] for c in clicks]
     for name, keys in layout.hashes:
-        columns[f"hash_{name}"], columns[f"check_{name}"] = map(list, zip(*[code(c, keys) for c in clicks], strict=True))
+        made[f"hash_{name}"], made[f"check_{name}"] = zip(*[code(c, keys) for c in clicks], strict=True)
     minute = 90 << FLAGS  # half past one on a Thursday
-    columns["moment"] = [minute | (1 << LOGGED_IN) | (int(c["wanted"]) << WANTED) for c in clicks]
-    arrays = {name: pa.array(columns[name]) for name in ("click_id", *layout.names)}
-    return iter(pa.table(arrays).to_batches(max_chunksize=size))
+    made["moment"] = [minute | (1 << LOGGED_IN) | (int(c["wanted"]) << WANTED) for c in clicks]
+    return made
+
+
+def batches_of(clicks: list[dict], made: Records, size: int) -> list[pa.RecordBatch]:
+    """All rows for one task, so many at a time."""
+    ids = pa.array([c["click_id"] for c in clicks])
+    parts = [slice(start, start + size) for start in range(0, len(ids), size)]
+    return [packed(ids[part], made[part], np.zeros(len(made[part]), dtype=np.int64), (0,)) for part in parts]
 
 
 def run(clicks: list[dict], known: str, size: int = 64) -> dict[str, dict]:
     stages = plan(SPEC, known=known, tasks=5)
-    batches = first_batches(clicks, stages[0].layout, size)
+    batches = batches_of(clicks, records(clicks, stages[0].layout), size)
     for stage in stages:
-        batches = iter(list(stage.run(batches)))
+        batches = list(stage.run(batches))
     return {row["click_id"]: row for batch in batches for row in batch.to_pylist()}
 
 
@@ -90,13 +96,12 @@ def test_batches_change_nothing() -> None:
 
 
 def test_two_keys_of_one_hash_are_refused() -> None:
-    stage = plan(SPEC, known="now", tasks=5)[0]
+    stage = plan(SPEC, known="then", tasks=5)[0]
     clicks = made(seed=14, size=50)
-    table = pa.Table.from_batches(first_batches(clicks, stage.layout, 1000))
-    same = pa.array(np.full(table.num_rows, 7))
-    broken = table.set_column(table.schema.get_field_index("hash_user_id"), "hash_user_id", same).to_batches()
+    broken = records(clicks, stage.layout)
+    broken["hash_user_id"] = 7
     with pytest.raises(ValueError, match="two different values of user_id have the same 64-bit hash"):
-        list(stage.run(broken))
+        list(stage.run(batches_of(clicks, broken, 1000)))
 
 
 def test_a_task_without_rows_gives_none() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from slidr import scoring
+from slidr import data_files, scoring
 from slidr.bundle import Bundle, preparation_for
 from slidr.config import Config
 from slidr.features import counters
@@ -102,7 +102,8 @@ def fill(lake: Lake, conf: Config) -> None:
     """
     clicks = frame(lake.spark, CLICKS, made_clicks())
     lake.append(clicks, CLICKS)
-    built = counters.build(clicks, spec=SPEC, start=DAYS[0], end=END.date(), known="then", zones=conf.marketplaces)
+    files = data_files.of(lake, CLICKS)
+    built = counters.build(lake.spark, files, spec=SPEC, start=DAYS[0], end=END.date(), known="then", zones=conf.marketplaces)
     origin = F.when(F.col("click_date") == F.lit(DAYS[0]), "then").otherwise("logged")
     lake.append(built.where(F.col("click_id") != WITHOUT_FEATURES).withColumn("origin", origin), features_table(SPEC))
     lake.append(frame(lake.spark, LABELS, made_labels()), LABELS)

@@ -16,13 +16,12 @@ from pyspark.sql import Row
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from slidr import data_files, scoring
+from slidr.buckets import numbered, one_for_each
 from slidr.bundle import Bundle
 from slidr.data_files import Files
 from slidr.days import days_of, midnight
-from slidr.deciding.scores import numbered
 from slidr.deciding.tasks import CLICK, DECIDED, DONE, LOGGED, MOVED, PUBLISHED, SCORE, Part, Read, Work, inside
 from slidr.errors import InputError, NothingToDoError
-from slidr.features.counters import one_for_each
 from slidr.lake import Lake
 from slidr.new_files import WRITTEN, Target, Written
 from slidr.pyworker import light

@@ -9,20 +9,11 @@ import pyarrow.dataset as ds
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from slidr.buckets import numbered
 from slidr.bundle import Bundle
 from slidr.data_files import Files
 from slidr.deciding.tasks import Window, inside, score_schema, scored
-from slidr.features.counters import one_for_each
 from slidr.pyworker import give_back, light
-
-TASKS_OF_A_CORE = 3
-
-
-def numbered(spark: SparkSession, files: int) -> DataFrame:
-    """The numbers of files (column `number`), spread over tasks."""
-    tasks = one_for_each(min(files, TASKS_OF_A_CORE * spark.sparkContext.defaultParallelism))
-    numbers = [(tasks[number % len(tasks)], number) for number in range(files)]
-    return spark.createDataFrame(numbers, "bucket int, number int").repartition(len(tasks), "bucket")
 
 
 def of_window(spark: SparkSession, features: Files, bundle: Bundle, window: Window, only: pa.Array | None = None) -> DataFrame:

@@ -53,12 +53,11 @@ class Layout:
         return np.dtype(fields)
 
 
-def from_columns(batch: pa.RecordBatch, layout: Layout) -> Records:
-    """Records of a batch that has one integer column for each field."""
-    records = np.empty(batch.num_rows, dtype=layout.dtype)
-    for name in layout.names:
-        records[name] = batch.column(name).to_numpy()
-    return records
+def routed(ids: pa.Array, records: Records, key: str, buckets: Sequence[int]) -> pa.RecordBatch:
+    """`packed` rows of the same key for the same bucket; rows without the key are nobody's, all rows where it is '': they spread by their
+    time."""
+    by = np.where(records[f"check_{key}"] != 0, records[f"hash_{key}"], records["time"]) if key else records["time"]
+    return packed(ids, records, by % len(buckets), buckets)
 
 
 def packed(ids: pa.Array, records: Records, shares: NDArray[np.int64], buckets: Sequence[int]) -> pa.RecordBatch:

@@ -5,13 +5,17 @@ from typing import Any
 from slidr.features.counters import families
 from slidr.features.spec import SECOND, FeatureSpec
 
-ALWAYS_READ = ("click_id", "click_time", "click_date", "arrival_time", "marketplace", "logged_in")
+ALWAYS_READ = ("click_id", "click_time", "arrival_time", "marketplace", "logged_in")
 
 
 def explained(spec: FeatureSpec) -> dict[str, Any]:
     """`spec_id`, `revision`, `look_back` in seconds, `features` (name, type, meaning), `exchanges` (each moves the rows once), `reads`."""
     exchanges = [
-        {"by": ", ".join(exchange), "entities": ", ".join(dict.fromkeys(c.entity for c in counters)), "features": _count(spec, counters)}
+        {
+            "by": ", ".join(exchange) or "time",
+            "entities": ", ".join(dict.fromkeys(c.entity for c in counters)),
+            "features": _count(spec, counters),
+        }
         for exchange, counters in families(spec)
     ]
     return {

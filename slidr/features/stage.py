@@ -18,16 +18,15 @@ from slidr.features.cargo import (
     coded,
     feature,
     flag,
-    from_columns,
     minute_of_week,
     moved,
     name_of,
-    packed,
+    routed,
     taken,
     unpacked,
 )
 from slidr.features.spec import Counter, FeatureSpec, micros
-from slidr.features.store import Part, Store, stored
+from slidr.features.store import Store, stored
 from slidr.new_files import WRITTEN, Target, Writer
 from slidr.pyworker import give_back
 
@@ -47,7 +46,6 @@ class Stage:
 
     spec: FeatureSpec
     layout: Layout
-    is_first: bool
     counters: tuple[Counter, ...]
     next_layout: Layout | None
     next_key: str
@@ -57,7 +55,7 @@ class Stage:
         """Batches of a task that has all rows of its keys."""
         give_back()
         with Store() as store:
-            stored(store, (self._received(batch) for batch in batches if batch.num_rows))
+            stored(store, (unpacked(batch.column("rows"), self.layout) for batch in batches if batch.num_rows))
             self._keep_features(store)
             for rows, (ids, records) in store.parts(at_most=ROWS_OUT):
                 made = {name: store.column(name, rows) for name in self._names}
@@ -78,11 +76,6 @@ class Stage:
     def _names(self) -> list[str]:
         return [column.name for column in FeatureSpec((), self.counters, False, False).columns]
 
-    def _received(self, batch: pa.RecordBatch) -> Part:
-        if self.is_first:
-            return batch.column("click_id"), from_columns(batch, self.layout)
-        return unpacked(batch.column("rows"), self.layout)
-
     def _keep_features(self, store: Store) -> None:
         if store.rows == 0:
             return
@@ -97,9 +90,7 @@ class Stage:
         packing = moved(records, layout)
         for name, column in made.items():
             packing[name] = column
-        # Rows without the key are nobody's: they spread by their time.
-        key = np.where(packing[f"check_{self.next_key}"] != 0, packing[f"hash_{self.next_key}"], packing["time"])
-        return packed(ids, packing, (key % len(self.buckets)), self.buckets)
+        return routed(ids, packing, self.next_key, self.buckets)
 
     def _last(self, ids: pa.Array, records: Records, made: Mapping[str, NDArray[Any]]) -> pa.Table:
         """Rows of the features table, less what is the same for all or follows from the time."""

@@ -50,7 +50,7 @@ def compute(lake: Lake, into: Lake, *, request: Request, spec: FeatureSpec, comm
     """
     first = (request.start.astimezone(timezone.utc) - timedelta(microseconds=spec.longest_window)).date()
     days = days_between(first, request.days[-1] + timedelta(days=1))
-    clicks = lake.read_version(CLICKS, commit, days)
+    clicks = data_files.of(lake, CLICKS, days, commit=commit)
     _refuse_missing_days(lake, clicks, days)
     direct.create(into, features_table(spec))
     counters.replace_days(into, clicks, request.days, spec=spec, known=KNOWN[request.mode], zones=zones)
@@ -67,8 +67,8 @@ def computed(into: Lake, *, request: Request, spec: FeatureSpec) -> DataFrame:
     return into.read(features_table(spec), request.days).where(in_window(F.col("click_time"), request))
 
 
-def _refuse_missing_days(lake: Lake, clicks: DataFrame, days: list[date]) -> None:
-    present = {row[0] for row in clicks.select("click_date").distinct().collect()}  # at most one row per day
+def _refuse_missing_days(lake: Lake, clicks: Files, days: list[date]) -> None:
+    present = {file.values[0] for file in clicks.files if file.rows != 0}
     missing = [day for day in days if day not in present]
     if missing and days[0] in missing and lake.read(CLICKS).where(F.col("click_date") < F.lit(days[0])).isEmpty():
         missing = [day for day in missing if day > min(present, default=days[-1])]

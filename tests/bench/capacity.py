@@ -146,7 +146,7 @@ def counted() -> None:
         for start in (first, first, end - timedelta(days=1)):  # the first round warms up
             cpu, shuffled = cpu_of_tree(), _shuffled(spark)
             days = [start + timedelta(days=n) for n in range((end - start).days)]
-            rows = counters.replace_days(lake, lake.read(CLICKS), days, spec=CONF.spec, known="then", zones=CONF.marketplaces)
+            rows = counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=CONF.spec, known="then", zones=CONF.marketplaces)
             seen[start] = (cpu_of_tree() - cpu, _shuffled(spark) - shuffled, rows)
     (all_cpu, _, all_rows), (day_cpu, _, day_rows) = seen[first], seen[end - timedelta(days=1)]
     each = (all_cpu - day_cpu) / (all_rows - day_rows)

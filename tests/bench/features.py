@@ -19,7 +19,7 @@ from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 
-from slidr import config, session
+from slidr import config, data_files, session
 from slidr.features import counters, kernel
 from slidr.features.spec import FeatureSpec, micros
 from slidr.lake import Lake
@@ -44,8 +44,8 @@ START, END = date(2026, 3, 1), date(2026, 3, 1) + timedelta(days=DAYS)
 CONF = config.load(config.shipped("local.yaml"))
 
 
-def built(clicks: DataFrame, spec: FeatureSpec) -> DataFrame:
-    return counters.build(clicks, spec=spec, start=START, end=END, known="now", zones=CONF.marketplaces)
+def built(lake: Lake, spec: FeatureSpec) -> DataFrame:
+    return counters.build(lake.spark, data_files.of(lake, CLICKS), spec=spec, start=START, end=END, known="now", zones=CONF.marketplaces)
 
 
 def sums(df: DataFrame) -> list[int]:
@@ -55,7 +55,7 @@ def sums(df: DataFrame) -> list[int]:
 
 
 def six_in_slidr(lake: Lake) -> list[int]:
-    return sums(built(lake.read(CLICKS), SIX))
+    return sums(built(lake, SIX))
 
 
 def six_in_kernel(path: Path) -> list[int]:
@@ -141,7 +141,7 @@ class Bench:
         lake.create(table)
 
         def slidr() -> None:
-            counters.replace_days(lake, lake.read(CLICKS), days, spec=CONF.spec, known="now", zones=CONF.marketplaces)
+            counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=CONF.spec, known="now", zones=CONF.marketplaces)
 
         def floor() -> None:
             finished = lake.read(table).repartition(F.col("click_id")).sortWithinPartitions("click_date", "origin", "click_id")
@@ -184,7 +184,7 @@ class Bench:
             self.console.print(f"log-log slope of CPU, {name}: {slope:.2f}")
 
     def _nowhere(self, lake: Lake) -> None:
-        built(lake.read(CLICKS), CONF.spec).write.format("noop").mode("overwrite").save()
+        built(lake, CONF.spec).write.format("noop").mode("overwrite").save()
 
     def giant(self, rows: int) -> None:
         """All clicks on one address: what the largest Python worker holds."""

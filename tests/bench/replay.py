@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from pyspark.sql import SparkSession
 
-from slidr import config, deciding, scoring, session
+from slidr import config, data_files, deciding, scoring, session
 from slidr.bundle import Bundle, preparation_for
 from slidr.features import counters
 from slidr.lake import Lake
@@ -77,7 +77,7 @@ def prepare(spark: SparkSession, root: Path, rows: int) -> Lake:
         lake.create(table)
     lake.create(features_table(SPEC))
     days = [FIRST.date() + timedelta(days=n) for n in range(DAYS)]
-    counters.replace_days(lake, lake.read(CLICKS), days, spec=SPEC, known="then", zones=CONF.marketplaces)
+    counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=SPEC, known="then", zones=CONF.marketplaces)
     return lake
 
 

@@ -10,7 +10,7 @@ import pytest
 from chispa import assert_df_equality
 from pyspark.sql import SparkSession
 
-from slidr import config, tables
+from slidr import config, data_files, tables
 from slidr.features import counters
 from slidr.lake import Lake
 from tests.faults.summary import SURVIVED
@@ -64,8 +64,8 @@ def test_executors_killed(spark: SparkSession, tmp_path: Path) -> None:
         over.set()
         killer.join()
     assert len(killed) >= 2, killed
-    clicks = lake.read(tables.CLICKS)
-    assert done["written"] == clicks.count()
-    expected = counters.build(clicks, spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces)
+    assert done["written"] == lake.read(tables.CLICKS).count()
+    clicks = data_files.of(lake, tables.CLICKS)
+    expected = counters.build(spark, clicks, spec=conf.spec, start=day(DAY), end=day("2025-03-21"), known="then", zones=conf.marketplaces)
     found = lake.read(tables.features_table(conf.spec))
     assert_df_equality(found, expected, ignore_row_order=True, ignore_nullable=True, ignore_metadata=True)
