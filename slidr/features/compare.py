@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from slidr.features.spec import FeatureSpec
 
 WORST = 10
-ENOUGH = 1_000_000  # clicks: a share of them is known to a tenth of a percent
+ENOUGH = 250_000  # clicks: a share of them is known to a fifth of a percent
 QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 
