@@ -111,10 +111,12 @@ def test_chunks_and_wide_counts_change_nothing(monkeypatch: pytest.MonkeyPatch, 
     assert run(events, known) == expected(events, known)
 
 
-def test_values_that_share_the_upper_bits_of_their_hash_are_told_apart() -> None:
-    """Of 1,000 clicks the number takes ten bits, so these hashes differ only in bits that the first sort doesn't see."""
+@pytest.mark.parametrize("groups", [1, 60])
+def test_values_that_share_the_upper_bits_of_their_hash_are_told_apart(groups: int) -> None:
+    """Of 1,000 clicks the number takes ten bits, so the hashes of a group differ only in bits that the first sort doesn't see."""
     random = np.random.default_rng(5)
-    events = [(1, int(random.integers(1, 400)), int(t), 0) for t in random.integers(0, micros("2h"), 1000)]
+    users = (random.integers(0, groups, 1000) << 20) + random.integers(1, 400 // groups, 1000)
+    events = [(1, int(user), int(t), 0) for user, t in zip(users, random.integers(0, micros("2h"), 1000), strict=True)]
     assert run(events, "now") == expected(events, "now")
 
 

@@ -23,6 +23,7 @@ from slidr.features.spec import SECOND, Counter, column_name, micros
 Ints = NDArray[np.int64]
 Positions = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+Values = tuple[NDArray[Any], Bools | None]  # by position; where they are not NULL, None for everywhere
 AXIS_LIMIT = 2**62
 WIDE = 4 << 20  # positions over which counting makes an array
 CHUNK = 1 << 18  # rows of which whole-array operations are made at a time, where they need 64-bit temporaries
@@ -76,18 +77,23 @@ class _Line:
 
     def start(self, window: int) -> Positions:
         """First position whose click is at most `window` microseconds before the click of each position."""
-        start = self.end.copy()
+        start = np.empty(len(self.end), dtype=np.int32)
         for part in _chunks(len(start)):
-            axis, end = self.axis[part], self.end[part]
-            # Where the instant before is out of the window, nothing is in it: no search.
-            near = np.flatnonzero(axis - self.axis[np.maximum(end, 1) - 1] <= window)
-            start[part][near] = np.searchsorted(self.axis, axis[near] - window, side="left")
+            start[part] = self._start(part, window)
         return start
 
-    def leaving(self, start: Positions) -> Positions:
-        """For each position the first one whose window, beginning at `start`, no longer holds it."""
-        counts = np.zeros(len(start), dtype=np.int32)
-        _count(counts, start)
+    def _start(self, part: slice, window: int) -> Positions:
+        axis, start = self.axis[part], self.end[part].copy()
+        # Where the instant before is out of the window, nothing is in it: no search.
+        near = np.flatnonzero(axis - self.axis[np.maximum(start, 1) - 1] <= window)
+        start[near] = np.searchsorted(self.axis, axis[near] - window, side="left")
+        return start
+
+    def leaving(self, window: int) -> Positions:
+        """For each position the first one whose window no longer holds it."""
+        counts = np.zeros(len(self.end), dtype=np.int32)
+        for part in _chunks(len(counts)):
+            _count(counts, self._start(part, window))
         return np.cumsum(counts, out=counts)
 
 
@@ -115,11 +121,19 @@ def count(clicks: Clicks, key: str, counters: Sequence[Counter], *, then: bool) 
 def _features(counter: Counter, known: Bools, lines: Sequence[_Line], clicks: Clicks) -> Iterator[tuple[str, Result]]:
     makers = [_maker(line, counter, clicks) for line in lines]
     for window in counter.windows:
-        result = _empty(counter, known)
-        for line, maker in zip(lines, makers, strict=True):
-            maker.into(result, line, micros(window))
+        result = _in_rows(counter, known, lines, [maker.values(line, micros(window)) for line, maker in zip(lines, makers, strict=True)])
         yield column_name(counter.entity, counter.measure, window), result
         del result  # not to be held while the next one is made
+
+
+def _in_rows(counter: Counter, known: Bools, lines: Sequence[_Line], made: Sequence[Values]) -> Result:
+    """Values of lines in the order of the input."""
+    result = _empty(counter, known)
+    for line, (value, found) in zip(lines, made, strict=True):
+        result.value[line.row] = value
+        if found is not None:
+            result.known[line.row] = found
+    return result
 
 
 def _empty(counter: Counter, known: Bools) -> Result:
@@ -198,28 +212,27 @@ class _Clicks:
     def of(cls, line: _Line) -> "_Clicks":
         return cls(line.late.missing([(line.after(), line.late.rank, 1)]) if line.late else None)
 
-    def into(self, result: Result, line: _Line, window: int) -> None:
-        start = line.start(window)
-        value = line.end - start
+    def values(self, line: _Line, window: int) -> Values:
+        value = line.start(window)
+        np.subtract(line.end, value, out=value)
         if line.late is not None and self.missing is not None:
             value -= self.missing
-            value += line.late.missing([(line.leaving(start), line.late.rank, 1)])
-        result.value[line.row] = value
+            value += line.late.missing([(line.leaving(window), line.late.rank, 1)])
+        return value, None
 
 
 @dataclass(frozen=True)
 class _SincePrevious:
     """Seconds since the latest earlier click within the window."""
 
-    def into(self, result: Result, line: _Line, window: int) -> None:
-        previous = line.end - 1
-        if line.late is not None:
-            previous = line.late.latest_arrived(line.end)
+    def values(self, line: _Line, window: int) -> Values:
+        previous = line.end - 1 if line.late is None else line.late.latest_arrived(line.end)
+        value, found = np.empty(len(previous)), np.empty(len(previous), dtype=bool)
         for part in _chunks(len(previous)):
             gap = line.axis[part] - line.axis[np.maximum(previous[part], 0)]
-            found = (previous[part] >= 0) & (gap <= window)
-            result.known[line.row[part]] = found
-            result.value[line.row[part]] = np.where(found, gap / SECOND, 0.0)
+            found[part] = (previous[part] >= 0) & (gap <= window)
+            value[part] = np.where(found[part], gap / SECOND, 0.0)
+        return value, found
 
 
 @dataclass(frozen=True)
@@ -254,8 +267,8 @@ class _Distinct:
         seen, parted = _pair_events(pairs, first[pairs.later])
         return cls(known, first, again, pairs, line.late.missing([(first, rank, 1), (*seen, -1), (*parted, 1)]))
 
-    def into(self, result: Result, line: _Line, window: int) -> None:
-        leaving = line.leaving(line.start(window))
+    def values(self, line: _Line, window: int) -> Values:
+        leaving = line.leaving(window)
         leaving = leaving if self.known is None else leaving[self.known]
         late = line.late is not None and self.pairs is not None
         gone = np.minimum(self.again, leaving, out=None if late else leaving)
@@ -271,7 +284,7 @@ class _Distinct:
             value += line.late.missing(
                 [(leaving, line.late.rank if self.known is None else line.late.rank[self.known], 1), (*seen, -1), (*parted, 1)]
             )
-        result.value[line.row] = value
+        return value, None
 
 
 def _pair_events(pairs: Pairs, at: Positions) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
@@ -291,42 +304,43 @@ def _occurrences(line: _Line, clicks: Clicks, name: str) -> tuple[Positions | No
     known = None if is_known.all() else np.flatnonzero(is_known).astype(np.int32)
     row = line.row if known is None else line.row[known]
     del is_known
-    code = clicks.code(name)[row]
-    bits = len(code).bit_length()
-    mixed = code >> bits
-    mixed <<= bits
-    mixed |= np.arange(len(code), dtype=np.int32)
+    bits = len(row).bit_length()
+    mixed = clicks.code(name)[row]
+    alike, order = np.empty(max(len(mixed) - 1, 0), dtype=bool), np.empty(len(mixed), dtype=np.int32)
+    for part in _chunks(len(mixed)):
+        mixed[part] = mixed[part] >> bits << bits | np.arange(part.start, part.stop)
     mixed.sort()
-    order = np.empty(len(mixed), dtype=np.int32)
-    alike = np.empty(max(len(mixed) - 1, 0), dtype=bool)
     for part in _chunks(len(mixed)):
         order[part] = mixed[part] & ((1 << bits) - 1)
         upper = mixed[part.start : part.stop + 1] >> bits
         alike[part] = upper[1:] == upper[:-1]
     del mixed
-    same = _same(code, order)
+    code = clicks.code(name)  # once more: they were too much to hold while numbers were sorted
+    same = _same(code, row, order)
     if np.any(alike & ~same):
-        _sort_alike(code, order, alike)
-        same = _same(code, order)
+        _sort_alike(code, row, order, alike)
+        same = _same(code, row, order)
     del code
-    if np.any(same & ~_same(clicks.check(name)[row], order)):
+    if np.any(same & ~_same(clicks.check(name), row, order)):
         raise ValueError(COLLISION.format(name=name))
     return known, order, same
 
 
-def _same(values: NDArray[Any], order: Positions) -> Bools:
-    """Whether each value, in an order, is that of the next."""
+def _same(values: NDArray[Any], row: Positions, order: Positions) -> Bools:
+    """Whether the value of each number, in an order, is that of the next; `row` is where a number's value stands."""
     same = np.empty(max(len(order) - 1, 0), dtype=bool)
     for part in _chunks(len(same)):
-        these = values[order[part.start : part.stop + 1]]
+        these = values[row[order[part.start : part.stop + 1]]]
         same[part] = these[1:] == these[:-1]
     return same
 
 
-def _sort_alike(code: Ints, order: Positions, alike: Bools) -> None:
-    """Sorts each run of numbers that are `alike` by code and number, in place, where its codes differ."""
-    run = np.concatenate(([0], np.cumsum(~alike)))
-    differ = np.unique(run[1:][alike & ~_same(code, order)])
-    rows = np.flatnonzero(np.isin(run, differ))
-    numbers = order[rows]
-    order[rows] = numbers[np.lexsort((numbers, code[numbers], run[rows]))]
+def _sort_alike(code: Ints, row: Positions, order: Positions, alike: Bools) -> None:
+    """Sorts each run of numbers that are `alike` by code, in place, where its codes differ: few do, as a rule."""
+    differ = np.flatnonzero(alike & ~_same(code, row, order))
+    starts = np.flatnonzero(~alike)
+    starts += 1
+    for run in np.unique(np.searchsorted(starts, differ, side="right")):
+        these = slice(starts[run - 1] if run else 0, starts[run] if run < len(starts) else len(order))
+        numbers = order[these]
+        order[these] = numbers[np.argsort(code[row[numbers]], kind="stable")]

@@ -56,6 +56,7 @@ class Stage:
         give_back()
         with Store() as store:
             stored(store, (unpacked(batch.column("rows"), self.layout) for batch in batches if batch.num_rows))
+            give_back()  # what the rows came in: counting needs the room
             self._keep_features(store)
             for rows, (ids, records) in store.parts(at_most=ROWS_OUT):
                 made = {name: store.column(name, rows) for name in self._names}
