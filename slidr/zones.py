@@ -30,7 +30,7 @@ def wall_clock(time: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
     quarter = time // QUARTER
     first, last = int(quarter.min()), int(quarter.max())
     place = ZoneInfo(zone)
-    starts = (datetime.fromtimestamp(number * 900, place) for number in range(first, last + 1))
+    starts = (datetime.fromtimestamp(number * QUARTER // 1_000_000, place) for number in range(first, last + 1))
     offsets = np.array([start.utcoffset() for start in starts], dtype="timedelta64[us]").astype(np.int64)
     result: NDArray[np.int64] = time + offsets[quarter - first]
     return result

@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 
 from slidr import pages, plots
 from slidr.curves import share
+from slidr.features import compare
 from slidr.replay.audit import Plan
 from slidr.replay.outcomes import OUTCOMES
 from slidr.replay.request import REVERT, command_of
@@ -48,7 +49,8 @@ def write(plan: Plan, changes: DataFrame, *, folder: Path, zones: Mapping[str, s
         table = csv.writer(file)
         table.writerow(changes.columns)
         table.writerows([pages.cell(value) for value in row] for row in changes.toLocalIterator())
-    page = pages.render("replay/report.html.j2", {"money": money}, {"plan": plan, "picture": pages.picture(target / PICTURE), **content})
+    shown = {"plan": plan, "picture": pages.picture(target / PICTURE), "enough": compare.ENOUGH, **content}
+    page = pages.render("replay/report.html.j2", {"money": money}, shown)
     (target / PAGE).write_text(page, encoding="utf-8")
     return target / PAGE
 
