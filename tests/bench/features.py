@@ -161,7 +161,7 @@ class Bench:
             ways["Spark range windows"] = lambda: six_in_spark_windows(lake)
         if rows <= 200_000:
             ways[TEMPO] = lambda: six_in_tempo(lake)
-        costs = side_by_side(ways)
+        costs = side_by_side(ways, runs=self.rounds)
         different = {name: cost.result for name, cost in costs.items() if name != TEMPO and cost.result != costs["slidr"].result}
         assert not different, f"expected {costs['slidr'].result}, found {different}"
         self.show(f"Six counts of one key, {rows:,} clicks", rows, costs, "slidr")
@@ -200,7 +200,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 500_000, 2_000_000, 8_000_000])
-    parser.add_argument("--rounds", type=int, default=5, help="of the whole feature set, after a warm one")
+    parser.add_argument("--rounds", type=int, default=5, help="of the whole feature set and of the six counts, after a warm one")
     parser.add_argument("--only", choices=["whole", "six", "growth", "hot", "giant"])
     given = parser.parse_args()
     spark = session.build(CONF.spark, app="slidr-bench")
