@@ -31,7 +31,7 @@ from slidr.lake import Lake
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table, features_table
 from tests.bench import replay as made
 from tests.bench.clicks import DAYS, START, fill, write_parquet
-from tests.bench.measure import cpu_of_tree
+from tests.bench.measure import Tree
 
 CONF = config.load(config.shipped("local.yaml"))
 FIRST = date(2025, 1, 1)
@@ -144,10 +144,10 @@ def counted() -> None:
         lake.create(features_table(CONF.spec))
         seen = {}
         for start in (first, first, end - timedelta(days=1)):  # the first round warms up
-            cpu, shuffled = cpu_of_tree(), _shuffled(spark)
-            days = [start + timedelta(days=n) for n in range((end - start).days)]
-            rows = counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=CONF.spec, known="then", zones=CONF.marketplaces)
-            seen[start] = (cpu_of_tree() - cpu, _shuffled(spark) - shuffled, rows)
+            shuffled, days = _shuffled(spark), [start + timedelta(days=n) for n in range((end - start).days)]
+            with Tree() as tree:
+                rows = counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=CONF.spec, known="then", zones=CONF.marketplaces)
+            seen[start] = (tree.cpu, _shuffled(spark) - shuffled, rows)
     (all_cpu, _, all_rows), (day_cpu, _, day_rows) = seen[first], seen[end - timedelta(days=1)]
     each = (all_cpu - day_cpu) / (all_rows - day_rows)
     back = (all_cpu - each * all_rows) / COUNTED

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
@@ -29,77 +29,59 @@ class Cost:
         return statistics.median(mine / theirs for mine, theirs in zip(self.cpus, other.cpus, strict=True))
 
 
-def cpu_of_tree() -> float:
-    """User and system seconds of this process and all below it, those that have ended included."""
-    total = 0.0
-    me = psutil.Process()
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+class Tree:
+    """This process, or another one, and all below it, looked at again and again while the block runs.
 
+    `cpu`: seconds of user and system, those of processes that end meanwhile included; `bytes`: the largest sum of resident memory;
+    `worker`: that of the largest Python process below.
+    """
 
-Looking = TypeVar("Looking", bound="Watch")
+    bytes, worker = 0, 0
 
-
-class Watch:
-    """Looks at processes again and again while the block runs."""
-
-    def __init__(self, every: float = 0.1) -> None:
-        self._every, self._stop = every, threading.Event()
+    def __init__(self, pid: int | None = None, every: float = 0.1) -> None:
+        self._root, self._every, self._stop = psutil.Process(pid), every, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._cpu: dict[tuple[int, float], tuple[float, float]] = {}  # of each process ever seen: when it counts from, when last seen
 
-    def __enter__(self: Looking) -> Looking:
+    @property
+    def cpu(self) -> float:
+        return sum(last - first for first, last in self._cpu.values())
+
+    def __enter__(self) -> "Tree":
+        self._look()
+        self._cpu = {process: (seconds, seconds) for process, (_, seconds) in self._cpu.items()}  # later ones count from their start
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self._look()
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every):
-            self.look()
+            self._look()
 
-    def look(self) -> None:
-        raise NotImplementedError
-
-
-class Peak(Watch):
-    """The largest resident memory of a Python process below this one, in bytes."""
-
-    bytes = 0
-
-    def look(self) -> None:
-        for process in psutil.Process().children(recursive=True):
+    def _look(self) -> None:
+        total = 0
+        for process in self._family():
             try:
-                if "python" in process.name():
-                    self.bytes = max(self.bytes, process.memory_info().rss)
+                with process.oneshot():
+                    times, memory, name = process.cpu_times(), process.memory_info().rss, process.name()
             except psutil.NoSuchProcess:
-                continue
+                continue  # ended since: what was seen of it counts
+            known = process.pid, process.create_time()
+            self._cpu[known] = (self._cpu.get(known, (0.0, 0.0))[0], times.user + times.system)
+            total += memory
+            if process != self._root and "python" in name:
+                self.worker = max(self.worker, memory)
+        self.bytes = max(self.bytes, total)
 
-
-class Tree(Watch):
-    """A process and all below it: the largest sum of resident memory, in bytes, and the CPU seconds last seen."""
-
-    bytes, cpu = 0, 0.0
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(every=0.2)
-        self._pid = pid
-
-    def look(self) -> None:
+    def _family(self) -> list[psutil.Process]:
         try:
-            root = psutil.Process(self._pid)
-            family = [root, *root.children(recursive=True)]
-            times = [process.cpu_times() for process in family]
-            self.bytes = max(self.bytes, sum(process.memory_info().rss for process in family))
-            self.cpu = max(self.cpu, sum(t.user + t.system + t.children_user + t.children_system for t in times))
+            return [self._root, *self._root.children(recursive=True)]
         except psutil.NoSuchProcess:
-            pass  # one of them has just ended: the next look sees the others
+            return []
 
 
 def side_by_side(ways: dict[str, Callable[[], Any]], runs: int = 3, warm: int = 1) -> dict[str, Cost]:
@@ -107,10 +89,10 @@ def side_by_side(ways: dict[str, Callable[[], Any]], runs: int = 3, warm: int = 
     seen: dict[str, list[tuple[float, float, int, Any]]] = {name: [] for name in ways}
     for _ in range(warm + runs):
         for name, way in ways.items():
-            with Peak() as peak:
-                cpu, wall = cpu_of_tree(), time.monotonic()
+            began = time.monotonic()
+            with Tree() as tree:
                 result = way()
-                seen[name].append((cpu_of_tree() - cpu, time.monotonic() - wall, peak.bytes, result))
+            seen[name].append((tree.cpu, time.monotonic() - began, tree.worker, result))
     counted = {name: rounds[warm:] for name, rounds in seen.items()}
     return {name: _summary(rounds) for name, rounds in counted.items()}
 

@@ -30,7 +30,7 @@ from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABE
 from slidr.version import Version
 from tests import expressions
 from tests.bench.clicks import DAYS, START, fill, write_parquet
-from tests.bench.measure import cpu_of_tree
+from tests.bench.measure import Tree
 from tests.bundles import LOGIN_SLICES
 
 CONF = config.load(config.shipped("local.yaml"))
@@ -117,9 +117,10 @@ def replay(lake: Lake, number: str, threshold: float, mode: str, silence: Silenc
 
 
 def timed(way, *given):  # type: ignore[no-untyped-def]
-    cpu, wall = cpu_of_tree(), time.monotonic()
-    result = way(*given)
-    return cpu_of_tree() - cpu, time.monotonic() - wall, result
+    began = time.monotonic()
+    with Tree() as tree:
+        result = way(*given)
+    return tree.cpu, time.monotonic() - began, result
 
 
 def thresholds_of(lake: Lake, shares: list[float]) -> list[float]:
@@ -128,20 +129,20 @@ def thresholds_of(lake: Lake, shares: list[float]) -> list[float]:
     return scoring.with_scores(stored, bundle(0.5)).approxQuantile("score", [1 - share for share in shares], 0.0)
 
 
-def measure(spark: SparkSession, rows: int, runs: int) -> float:
-    """Prints the table of one size and returns the seconds of a replay that changes 1 %."""
+def measure(spark: SparkSession, rows: int, runs: int, warm: int) -> float:
+    """Prints the table of one size and returns the seconds of a replay that changes 1 %; the first `warm` rounds are not counted."""
     with tempfile.TemporaryDirectory() as scratch:
         lake = prepare(spark, Path(scratch), rows)
         first, one, many = thresholds_of(lake, [0.12, 0.13, 0.37])
         decide(lake, first)
         silence, seen = Silence(), []
-        for turn in range(runs + 1):
+        for turn in range(warm + runs):
             bottom, scored = timed(floor, lake), timed(score, lake, first, turn)
             little = timed(replay, lake, str(10 + turn), one + turn * 1e-9, "rescore", silence)
             timed(replay, lake, str(20 + turn), first + turn * 1e-9, "rescore", silence)
             much = timed(replay, lake, str(30 + turn), many + turn * 1e-9, "rescore", silence)
             timed(replay, lake, str(40 + turn), first - turn * 1e-9, "rescore", silence)
-            if turn or not runs:
+            if turn >= warm:
                 seen.append((bottom, scored, little, much))
         for bottom, scored, little, much in seen:
             print(
@@ -178,7 +179,8 @@ def main() -> None:
     settings = config.load(config.shipped("local.yaml"), ("spark.shuffle_partitions=8",)).spark
     spark = session.build(settings, app="slidr-bench")
     sizes = given.rows or ([] if given.recompute else [100_000, 1_000_000])
-    taken = [measure(spark, rows, given.runs) for rows in sizes]
+    # Java and the plans' compiler are warm after one round, whatever its size.
+    taken = [measure(spark, rows, given.runs, warm=number == 0) for number, rows in enumerate(sizes)]
     if len(taken) > 1:
         slope = np.polyfit(np.log(sizes), np.log(taken), 1)[0]
         print(f"growth with the window, log-log slope: {slope:.2f}")

@@ -135,18 +135,20 @@ def batch_udf(bundle: Bundle) -> Callable[[list[str]], Column]:
     return lambda names: found(F.array(*[F.coalesce(F.col(name).cast("double"), F.lit(float("nan"))) for name in names]))
 
 
-def measure(spark: SparkSession, rows: int, runs: int) -> dict[str, Cost]:
+def measure(spark: SparkSession, rows: int, runs: int, warm: int, *, udfs: bool) -> dict[str, Cost]:
     with tempfile.TemporaryDirectory() as scratch:
         lake = made.prepare(spark, Path(scratch), rows)
         bundle = made.bundle(made.thresholds_of(lake, [INVALID])[0])
         ways: dict[str, Callable[[], Any]] = {
             "slidr score": partial(by_slidr, lake, bundle),
             "plain loop": partial(by_loop, lake.root, Path(scratch) / "loop", bundle),
+        }
+        alone: dict[str, Callable[[], Any]] = {
             "scores alone, slidr": partial(by_forward, lake, bundle),
             "scores alone, predict_batch_udf": partial(scores_alone, lake, batch_udf(bundle)),
             "scores alone, mlflow spark_udf": partial(scores_alone, lake, mlflow_udf(spark, bundle, Path(scratch) / "model")),
         }
-        costs = side_by_side(ways, runs=runs)
+        costs = side_by_side(ways | alone if udfs else ways, runs=runs, warm=warm)
         if costs["slidr score"].result != costs["plain loop"].result:
             raise AssertionError(f"expected the same invalid clicks, found {costs['slidr score'].result} and {costs['plain loop'].result}")
         return costs
@@ -156,11 +158,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, nargs="+", default=[2_000_000, 8_000_000])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only-decisions", action="store_true", help="not the scores alone")
     given = parser.parse_args()
     spark = session.build(CONF.spark, app="bench")
     before: tuple[int, dict[str, Cost]] | None = None
-    for rows in given.rows:
-        costs = measure(spark, rows, given.runs)
+    for number, rows in enumerate(given.rows):
+        costs = measure(spark, rows, given.runs, warm=number == 0, udfs=not given.only_decisions)
         loop = costs["plain loop"]
         for name, cost in costs.items():
             each, over = 1e6 * cost.cpu / rows, 1 / cost.over(loop)
