@@ -60,7 +60,7 @@ def monitor(job: Job, start: From, end: To, act: Act = False) -> Outcome:
     days = days_of(first, last)
     if job.lake.read(CURRENT_DECISIONS, days).isEmpty():
         raise NothingToDoError(f"expected decisions from {days[0]} to {days[-1]}, found none; run `slidr score` first")
-    measure(job, days)
+    measure(job, days, first, last)
     seen = look(job, first, last)
     picture = folder(job, "monitoring") / f"hours_{first:%Y-%m-%dT%H}_{last:%Y-%m-%dT%H}.png"
     monitoring.plot(seen.judged, picture)
@@ -82,27 +82,33 @@ def monitor(job: Job, start: From, end: To, act: Act = False) -> Outcome:
     return Outcome(summary | done.summary, {k: v for k, v in shown.items() if v}, said, done.exit_code, done.refused)
 
 
-def measure(job: Job, days: Sequence[date]) -> None:
-    """Metrics of these days anew, with the purchases that are known by now."""
-    conf = job.conf.labels
+def measure(job: Job, days: Sequence[date], start: datetime, end: datetime) -> None:
+    """Metrics of these days anew, with the purchases that are known by now, and of those days that [start, end) is compared with about
+    which something was decided, corrected or labelled since they were measured."""
+    conf, days = job.conf.labels, sorted({*days, *monitoring.stale(job.lake, compared(job, start, end))})
     clicks = job.lake.read(CLICKS, labelling.days_of_clicks(days, conf))
     # Purchases are looked for up to a day after a click.
-    purchases = job.lake.read(PURCHASES, days_between(min(days), max(days) + timedelta(days=2)))
+    purchases = job.lake.read(PURCHASES, sorted({day + timedelta(days=later) for day in days for later in (0, 1)}))
     bought = labelling.attribute(clicks, purchases, conf=conf).select("click_id", F.col("arrival_time").alias("known_time"))
     monitoring.update(job.lake, days, bought, now=job.now, heavy=conf)
+
+
+def compared(job: Job, start: datetime, end: datetime) -> list[date]:
+    """Days whose hours stand beside those of [start, end), these included."""
+    since = end.date() - timedelta(weeks=job.conf.monitoring.weeks + WEEK_BEFORE, days=(end - start).days + 1)
+    return days_of(midnight(since), end)
 
 
 def look(job: Job, start: datetime, end: datetime) -> Seen:
     """The hours of [start, end) beside the weeks before, as known at `end`. Raises NothingToDoError where no hour was decided."""
     conf = job.conf.monitoring
-    since = end.date() - timedelta(weeks=conf.weeks + WEEK_BEFORE, days=(end - start).days + 1)
-    days = days_of(midnight(since), end)
+    days = compared(job, start, end)
     hours = monitoring.read_hours(job.lake.read(SLICE_METRICS, days))
     hours = hours[hours["time"] + pd.Timedelta(hours=1) <= monitoring.naive(end)]
     if hours[hours["view"] == "first"].empty:
         raise NothingToDoError(f"expected first decisions before {end.isoformat()}, found none; run `slidr score` first")
-    purchases = job.lake.read(PURCHASES, days_between(since - timedelta(days=LATEST_ORDERS), days[-1] + timedelta(days=1)))
-    feed = monitoring.purchase_feed(purchases, start=midnight(since), end=end)
+    purchases = job.lake.read(PURCHASES, days_between(days[0] - timedelta(days=LATEST_ORDERS), days[-1] + timedelta(days=1)))
+    feed = monitoring.purchase_feed(purchases, start=midnight(days[0]), end=end)
     last = monitoring.naive(end).floor("h") - pd.Timedelta(hours=1)
     judged = monitoring.judge(hours, feed, conf=conf, matured_after=24 * (job.conf.labels.delay_days + 1), until=last)
     return Seen(hours, monitoring.between(judged, start, end), start, end)
@@ -119,11 +125,17 @@ def publish(job: Job, seen: Seen) -> None:
 
 def follow(job: Job, seen: Seen, act: bool) -> Outcome:
     """What `roll back` leads to: with `act` the rollback, else the command for it; then the replay of what the version decided."""
-    if seen.verdict != monitoring.ROLL_BACK or not seen.version:
+    if seen.verdict != monitoring.ROLL_BACK:
         return Outcome({})
     from slidr.jobs import models
 
+    from slidr.registry import Registry
+
     reason = f"monitor at {seen.end:%Y-%m-%d %H:%MZ}: {_told(monitoring.reasons(seen.newest))}"
+    if seen.version not in Registry(job.conf.registry, job.lake).states().state:
+        who = f"a live system's version {seen.version!r}" if seen.version else "no version on record"
+        refused = f"expected hours like those of earlier weeks, found {reason}; {who} decided them, so there is none here to roll back"
+        return Outcome({}, exit_code=GuardrailError.exit_code, refused=refused)
     replay = f"slidr replay plan --decided-by {seen.version} --model stable --allow-charges"
     if act:
         gone = models.rollback(job, reason, leave=seen.version)
@@ -137,8 +149,9 @@ def update(job: Job, days: Sequence[date]) -> str:
     """Metrics of these days anew; the verdict at their end."""
     if job.lake.read(CURRENT_DECISIONS, days).isEmpty():
         return "no decisions"
-    measure(job, days)
-    seen = look(job, midnight(days[0]), midnight(days[-1]) + timedelta(days=1))
+    start, end = midnight(days[0]), midnight(days[-1]) + timedelta(days=1)
+    measure(job, days, start, end)
+    seen = look(job, start, end)
     publish(job, seen)
     return seen.verdict
 

@@ -208,6 +208,7 @@ class MonitoringConf(Section):
     max_ivr_ratio: Annotated[float, Field(gt=1)]
     min_ivr_difference: Share
     max_score_shift: Share
+    max_empty_shift: Share
     max_volume_ratio: Annotated[float, Field(gt=1)]
     min_clicks: Positive
     min_purchases: Positive

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from functools import reduce
 from typing import Any
 
@@ -107,6 +107,18 @@ def of(place: Lake | direct.Place, table: Table, days: Collection[date] | None =
         if commit is not None:
             delta.load_as_version(commit)
         return Files(table, delta.table_uri, _live(delta, table, days, fixed))
+
+
+def written(place: Lake | direct.Place, table: Table, days: Collection[date]) -> dict[date, datetime]:
+    """When the newest live file of each of these days was made, by the clock of its writer; days without files are left out."""
+    with direct.told(place, table):
+        delta = direct.opened(place, table)
+        rows = pa.table(delta.get_add_actions(flatten=True)).select(["modification_time", f"partition.{table.day}"]).to_pylist()
+    made: dict[date, datetime] = {}
+    for at, day in (row.values() for row in rows):
+        if day in days:
+            made[day] = max(at, made.get(day, at))
+    return made
 
 
 def _live(delta: DeltaTable, table: Table, days: Collection[date] | None, fixed: Mapping[str, str]) -> tuple[DataFile, ...]:

@@ -6,6 +6,7 @@ from datetime import date
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -19,6 +20,7 @@ from slidr.tables import CURRENT_DECISIONS, DECISIONS
 
 REASONS = ("reason_class", *(f"reason_{place}" for place in range(1, STRONGEST + 1)))
 UPSTREAM = "upstream filter"  # class and words of what the upstream filter made free
+EMPTY = "empty_permille"  # thousandths of the features that said nothing: a counter store that fails shows there first
 USED = "used_"  # prefix of the features that a score was computed from, beside the columns of its click
 
 
@@ -38,6 +40,13 @@ def with_scores(features: DataFrame, bundle: Bundle, column: str = "score") -> D
 def packed(bundle: Bundle) -> Column:
     """The bundle's features as one array, NaN for NULL: one column crosses to Python faster than many."""
     return F.array(*[F.coalesce(F.col(name).cast("double"), F.lit(float("nan"))) for name in bundle.features])
+
+
+def empty_permille(x_BF: Array) -> NDArray[np.int32]:
+    """Thousandths (B,) of raw features (B, F) that are NaN, for NULL, or 0."""
+    share_B = 1 - np.count_nonzero(np.nan_to_num(x_BF), axis=1) / x_BF.shape[1]
+    found: NDArray[np.int32] = np.rint(1000 * share_B).astype(np.int32)
+    return found
 
 
 def scores_and_reasons(bundle: Bundle, x_BF: Array) -> tuple[Array, Texts]:

@@ -9,7 +9,18 @@ from typing import Any
 
 from slidr import direct
 from slidr.direct import Place
-from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, SLICE_METRICS, Table
+from slidr.tables import (
+    CLICKS,
+    CORRECTIONS,
+    CURRENT_DECISIONS,
+    DECISIONS,
+    LABELS,
+    REPLAY_DECISIONS,
+    REPLAYS,
+    SHADOW_DECISIONS,
+    SLICE_METRICS,
+    Table,
+)
 from tests.frames import at, click
 
 TENTH, ELEVENTH, LATE = at("2026-03-10 12:00:00"), at("2026-03-11 12:00:00"), at("2026-03-31 23:30:00")
@@ -50,6 +61,8 @@ REPLAYED = {
     R2: {"c06": False, "c11": True, "c12": True, "c13": True},
     OPEN: {"c01": True},
 }
+# What version 3 would have decided beside version 1.
+SHADOWED = {"c01": True, "c02": False, "c05": False}
 
 
 def _given(table: Table, *sources: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -122,7 +135,8 @@ def _correction(
 def _replayed(replay: str, name: str, invalid: bool) -> dict[str, Any]:
     said = {"slice": "s", "score": 0.75 if invalid else 0.125, "threshold": 0.5, "is_invalid": invalid, "decided": True, "basis": "model"}
     ways = {"authority": "full", "after_first": name not in UNDECIDED, "model_version": "2", "spec_id": "spec", "mode": "rescore"}
-    return _given(REPLAY_DECISIONS, CLICKED[name], said, ways, replay_id=replay)
+    reasons = {"reason_class": "rate", "reason_1": "ip: 412 clicks in 1 h"} if invalid else {}
+    return _given(REPLAY_DECISIONS, CLICKED[name], said, ways, reasons, replay_id=replay)
 
 
 def _event(replay: str, event: str, time: datetime) -> dict[str, Any]:
@@ -149,6 +163,11 @@ def metrics() -> list[dict[str, Any]]:
     ]
 
 
+def _shadowed(click_id: str, invalid: bool) -> dict[str, Any]:
+    said = {"model_version": "3", "slice": "s", "score": 0.75 if invalid else 0.125, "threshold": 0.5, "is_invalid": invalid}
+    return _given(SHADOW_DECISIONS, CLICKED[click_id], said, basis="model", spec_id="spec", run_id="run", decided_time=R1_TIME)
+
+
 def fill(place: Place) -> None:
     corrections, state = published()
     events = [_event(OPEN, "apply", R2_TIME)]
@@ -158,6 +177,7 @@ def fill(place: Place) -> None:
     direct.add(place, CURRENT_DECISIONS, list(state.values()))
     direct.add(place, CORRECTIONS, corrections)
     direct.add(place, REPLAY_DECISIONS, [_replayed(replay, *said) for replay, all_ in REPLAYED.items() for said in all_.items()])
+    direct.add(place, SHADOW_DECISIONS, [_shadowed(*said) for said in SHADOWED.items()])
     direct.add(place, REPLAYS, events)
     direct.add(place, LABELS, [_label(name, name in ("c02", "c08")) for name in ("c01", "c02", "c05", "c07", "c08")])
     direct.add(place, SLICE_METRICS, metrics())

@@ -28,9 +28,10 @@ def made(weeks: int = WEEKS) -> tuple[pd.DataFrame, pd.DataFrame]:
     usual = np.where(table["time"].dt.hour < 8, 300, 600)
     table["clicks"] = rng.poisson(usual)
     table["invalid"] = rng.binomial(table["clicks"], 0.1)
-    table["scored"] = table["clicks"]
+    table["scored"] = table["featured"] = table["clicks"]
     for edge, share in ((20, 0.5), (50, 0.7), (80, 0.8), (95, 0.9)):
         table[f"score_to_{edge}"] = np.round(table["clicks"] * share)
+    table["empty_permille"] = np.round(table["clicks"] * rng.normal(300, 10, len(table)))
     table["heavy_now"] = np.round(table["clicks"] * 0.2)
     table["heavy_now_invalid"] = rng.binomial(table["heavy_now"].astype(int), 0.5)
     for name in ("bought_1h", "bought_6h", "bought_24h", "purchasing"):
@@ -77,6 +78,21 @@ def scores_collapse(hours: pd.DataFrame) -> pd.DataFrame:
     return hours.assign(**{f"score_to_{edge}": hours["scored"] for edge in (20, 50, 80, 95)})
 
 
+def session_counters_null(hours: pd.DataFrame) -> pd.DataFrame:
+    """A sixth of the features, in a network that makes little of them."""
+    return hours.assign(empty_permille=hours["empty_permille"] + 150 * hours["featured"])
+
+
+def features_never_empty(hours: pd.DataFrame) -> pd.DataFrame:
+    return hours.assign(empty_permille=0)
+
+
+def robots_on_new_addresses(hours: pd.DataFrame) -> pd.DataFrame:
+    """As many clicks again, nothing known of any of them: the share of empty features doubles, and no counter failed."""
+    more = {name: hours[name] * 2 for name in ("clicks", "scored", "featured")}
+    return hours.assign(empty_permille=hours["empty_permille"] + 900 * hours["clicks"], **more)
+
+
 def one_slice_gone(hours: pd.DataFrame) -> pd.DataFrame:
     return hours.assign(invalid=hours["invalid"].where(hours["report_slice"] != SLICES[0], hours["clicks"] * 0.95))
 
@@ -117,6 +133,8 @@ def test_quiet_traffic_is_ok(conf: Config) -> None:
         (thresholds_too_low, "roll back", "ivr_of_median_slice (all)"),
         (nothing_caught, "roll back", "ivr (all)"),
         (scores_collapse, "roll back", "score_shift (all)"),
+        (session_counters_null, "watch", "empty_features (all)"),
+        (features_never_empty, "watch", "empty_features (all)"),
         (one_slice_gone, "roll back", f"ivr {SLICES[0]}"),
         (attack, "watch", "ivr_of_median_slice (all)"),
         (robot_in_one_slice, "watch", "ivr (all)"),
@@ -129,6 +147,14 @@ def test_the_model_is_blamed_for_what_traffic_cannot_explain(change: Change, ver
     judged = judge(changed(hours, change), feed, conf.monitoring)
     assert monitoring.verdict(last(judged)) == verdict
     assert not_ok(judged)[by] == verdict
+
+
+def test_clicks_that_are_too_many_explain_empty_features(conf: Config) -> None:
+    hours, feed = made()
+    judged = last(judge(changed(hours, robots_on_new_addresses), feed, conf.monitoring))
+    row = judged[judged["signal"] == "empty_features"].iloc[0]
+    assert row["value"] - row["usual"] > 0.25
+    assert row["verdict"] == "ok"
 
 
 def test_robots_that_go_from_one_slice_to_others_are_no_fault(conf: Config) -> None:

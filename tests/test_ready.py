@@ -1,6 +1,6 @@
 """The ready queries: known answers, the same answers on Spark and on DuckDB, and the page that shows them."""
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from slidr import answers, config, dictionary, direct, query, ready
 from slidr.config import Config
 from slidr.direct import Place
 from slidr.errors import UsageError
-from slidr.tables import ALL
+from slidr.tables import ALL, DECISIONS
 from tests import decided, pages
-from tests.decided import BACK, CLICKED, R1, R2
+from tests.decided import BACK, BACK_TIME, CLICKED, R1, R2
 from tests.frames import frame
 
 GIVEN = {
@@ -49,6 +49,7 @@ def test_a_statement_adds_up(place: Place) -> None:
     ]
     assert asked(place, "statement", month="2026-04") == rows[3:]
     assert asked(place, "statement", advertiser="adv-2") == [rows[1], rows[3]]
+    assert asked(place, "statement", month="2026") == asked(place, "statement", advertiser="adv_2") == []
 
 
 def test_net_is_the_price_of_what_is_not_invalid_now(place: Place) -> None:
@@ -58,8 +59,11 @@ def test_net_is_the_price_of_what_is_not_invalid_now(place: Place) -> None:
 
 
 def test_a_click_tells_its_story(place: Place) -> None:
-    told = [(row["event"], row["is_invalid"], row["replay_id"], row["score"]) for row in asked(place, "why_click", click_id="c07")]
+    rows = asked(place, "why_click", click_id="c07")
+    told = [(row["event"], row["is_invalid"], row["replay_id"], row["score"]) for row in rows]
     assert told == [("decided", False, None, 0.125), ("invalidate", True, R1, 0.75), ("reinstate", False, BACK, 0.125)]
+    reasons = [(row["reason_class"], row["reason_1"]) for row in rows]
+    assert reasons == [(None, None), ("rate", "ip: 412 clicks in 1 h"), ("reverted", None)]
     assert asked(place, "why_click", click_id="c08") == []
 
 
@@ -74,9 +78,26 @@ def test_what_was_known_at_a_time(place: Place) -> None:
     assert known("2026-05-01T00:00:00Z") == {name: row["is_invalid"] for name, row in decided.published()[1].items()}
 
 
+def test_a_first_decision_counts_once_a_replay_has_taken_its_own_back(tmp_path: Path) -> None:
+    place = Place(str(tmp_path / "lake"))
+    decided.fill(place)
+    late = decided.first("c09") | {"is_invalid": True, "model_version": "1", "decided_time": BACK_TIME + timedelta(hours=1)}
+    direct.add(place, DECISIONS, [late])
+
+    def known(after: timedelta) -> list[tuple[bool, str | None]]:
+        rows = asked(place, "as_known_at", at=(BACK_TIME + after).isoformat())
+        return [(row["is_invalid"], row["model_version"]) for row in rows if row["click_id"] == "c09"]
+
+    assert known(timedelta(minutes=-1)) == [(True, "2")]
+    assert known(timedelta(minutes=1)) == []
+    assert known(timedelta(hours=1)) == [(True, "1")]
+
+
 def test_models_are_compared_on_clicks_that_both_decided(place: Place) -> None:
     rows = [tuple(row.values()) for row in asked(place, "model_against_model", a="1", b="2")]
     assert rows == [("2026-03-10", 3, 1, 3, 0, 2, 1, 1, 1), ("2026-03-11", 3, 1, 2, 1, 2, 0, 0, 0)]
+    beside = [tuple(row.values()) for row in asked(place, "model_against_model", a="1", b="3")]
+    assert beside == [("2026-03-10", 3, 1, 1, 1, 1, 1, 1, 0)]
 
 
 def test_rates_pool_versions_and_currencies(place: Place) -> None:

@@ -24,7 +24,7 @@ from slidr.deciding.verdict import verdicts
 from slidr.direct import ARROW
 from slidr.new_files import WRITTEN, Target
 from slidr.pyworker import give_back
-from slidr.scoring import REASONS, USED, scores_and_reasons
+from slidr.scoring import EMPTY, REASONS, USED, empty_permille, scores_and_reasons
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table
 
 CLICK, SCORE, LOGGED, DECIDED, PUBLISHED = "click", "score", "logged", "decided", "published"  # kinds of rows on their way
@@ -79,10 +79,9 @@ class Work:
     def _rows(self, read: Read) -> Iterator[pa.RecordBatch]:
         source = self.sources[read.kind]
         if read.kind in (SCORE, LOGGED):
-            return (scored(batch, self.bundle) for batch in source.batches(read.file, ["click_id", *self.bundle.features]))
-        if read.kind == CLICK:
-            return source.batches(read.file, OF_CLICKS, inside(self.window))
-        return source.batches(read.file, ["click_id"])
+            rows = source.batches(read.file, ["click_id", *self.bundle.features], inside(self.window))
+            return (scored(batch, self.bundle) for batch in rows)
+        return source.batches(read.file, OF_CLICKS if read.kind == CLICK else ["click_id"], inside(self.window))
 
     def decide(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         """Decides and writes the parts of this task; one row per file written: DONE."""
@@ -122,16 +121,17 @@ def inside(window: Window) -> ds.Expression:
 def score_schema(bundle: Bundle) -> pa.Schema:
     """Of what is found of each row of features."""
     texts, used = [(name, pa.string()) for name in REASONS], [(USED + name, pa.float64()) for name in bundle.slices.features]
-    return pa.schema([("click_id", pa.string()), ("score", pa.float64()), *texts, *used])
+    return pa.schema([("click_id", pa.string()), ("score", pa.float64()), (EMPTY, pa.int32()), *texts, *used])
 
 
 def scored(batch: pa.RecordBatch, bundle: Bundle) -> pa.RecordBatch:
-    """click_id, score, REASONS of each score that could be invalid in some slice, and features that slices need, with the prefix USED."""
+    """click_id, score, EMPTY, REASONS of scores that could be invalid in some slice, and features for slices, with the prefix USED."""
     x_BF = np.empty((batch.num_rows, len(bundle.features)))
     for place, name in enumerate(bundle.features):
         x_BF[:, place] = batch.column(name).to_numpy(zero_copy_only=False)  # NaN for NULL
     scores, texts = scores_and_reasons(bundle, x_BF)
-    arrays = [batch.column("click_id"), pa.array(scores), *[pa.array(column, pa.string()) for column in texts.T]]
+    arrays = [batch.column("click_id"), pa.array(scores), pa.array(empty_permille(x_BF))]
+    arrays += [pa.array(column, pa.string()) for column in texts.T]
     arrays += [pc.cast(batch.column(name), pa.float64()) for name in bundle.slices.features]
     return pa.RecordBatch.from_arrays(arrays, schema=score_schema(bundle))
 

@@ -173,6 +173,7 @@ def of_clicks(rows: DataFrame, *, name: str, lake: Lake, run_id: str) -> DataFra
             "report_slice": report_slice(),
             "ivt_class": F.when(F.col("is_invalid"), free),
             "basis": F.lit("external"),
+            "empty_permille": F.lit(None).cast("int"),  # what the live system knew is not known
             "run_id": F.lit(run_id),
         }
     )

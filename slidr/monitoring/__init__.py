@@ -1,6 +1,6 @@
 """Slice metrics by hour, and how these hours stand beside the same hours of earlier weeks."""
 
-from slidr.monitoring.metrics import KEYS, purchase_feed, slice_metrics, update
+from slidr.monitoring.metrics import KEYS, purchase_feed, slice_metrics, stale, update
 from slidr.monitoring.metrics import by_hour as read_hours
 from slidr.monitoring.picture import plot
 from slidr.monitoring.signals import COLUMNS, NO_HISTORY, OK, ROLL_BACK, TOO_FEW, WATCH, judge
@@ -25,6 +25,7 @@ __all__ = [
     "read_hours",
     "reasons",
     "slice_metrics",
+    "stale",
     "update",
     "verdict",
 ]

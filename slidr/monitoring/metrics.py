@@ -4,15 +4,17 @@ The driver gets these small counts, never a row of a click; what they mean is ju
 """
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from slidr import data_files
 from slidr.config import LabelsConf
 from slidr.lake import Lake
-from slidr.tables import CURRENT_DECISIONS, LABELS, SLICE_METRICS
+from slidr.scoring import EMPTY
+from slidr.tables import CURRENT_DECISIONS, LABELS, SLICE_METRICS, Table
 
 VIEWS = {"first": ("first_is_invalid", "first_model_version"), "published": ("is_invalid", "model_version")}
 AGES = (1, 6, 24)  # hours after the click at which its purchase is looked for
@@ -70,6 +72,7 @@ def _view(judged: DataFrame, view: str, now: datetime) -> DataFrame:
         F.col("in_heavy_session").alias("heavy"),
         "heavy_now",
         F.when(own_score, F.col("score")).alias("score"),
+        F.when(own_score, F.col(EMPTY)).alias(EMPTY),
         *[
             F.when(hour_end <= F.lit(now) - F.expr(f"INTERVAL {h} HOURS"), F.coalesce(age <= h, F.lit(False))).alias(f"at_{h}")
             for h in AGES
@@ -87,6 +90,7 @@ def _sums() -> list[Column]:
         sums += _parts(f"bought_{hours}h", F.col(f"at_{hours}"), F.count(f"at_{hours}") > 0)
     sums.append(F.count("score").alias("scored"))
     sums += [F.count_if(F.col("score") <= edge / 100).alias(f"score_to_{edge}") for edge in SCORES]
+    sums += [F.count(EMPTY).alias("featured"), F.sum(EMPTY).alias(EMPTY)]
     free = F.when(F.col("cost_micros").isNotNull(), F.lit(0).cast("bigint"))
     sums.append(F.sum("cost_micros").alias("cost_micros"))
     sums.append(F.sum(F.when(F.col("invalid"), F.col("cost_micros")).otherwise(free)).alias("invalid_cost_micros"))
@@ -101,9 +105,20 @@ def _parts(name: str, condition: Column, known: Column) -> list[Column]:
 
 def update(lake: Lake, days: Sequence[date], bought: DataFrame, *, now: datetime, heavy: LabelsConf) -> None:
     """Replaces the metrics of these days, in one commit."""
-    before = [date.fromordinal(min(days).toordinal() - 1), *days]
+    before = sorted({day - timedelta(days=back) for day in days for back in (0, 1)})
     metrics = slice_metrics(lake.read(CURRENT_DECISIONS, before), lake.read(LABELS, days), bought, days=days, now=now, heavy=heavy)
     lake.replace_days(metrics, SLICE_METRICS, days)
+
+
+def stale(lake: Lake, days: Sequence[date]) -> list[date]:
+    """Those of these days whose metrics are older than a decision, a correction or a label of them."""
+    measured = _written(lake, SLICE_METRICS, days)
+    newer = [_written(lake, table, days) for table in (CURRENT_DECISIONS, LABELS)]
+    return sorted(day for day, time in measured.items() if any(made.get(day, time) > time for made in newer))
+
+
+def _written(lake: Lake, table: Table, days: Sequence[date]) -> dict[date, datetime]:
+    return data_files.written(lake, table, days) if lake.exists(table) else {}
 
 
 def by_hour(metrics: DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from slidr.monitoring.signals import LABEL_OUTAGE, ROLL_BACK, WATCH
 PANELS = {
     "ivr": "IVR: invalid / all clicks",
     "score_shift": "scores elsewhere than usual, share of the median slice",
+    "empty_features": "features that are NULL or 0",
     "fpr_24h": "FPR of purchases known a day after the click",
 }
 VIEWS = {"usual": ("earlier weeks", plots.CURVE, "-"), "value": ("these hours", plots.CHOSEN, "-")}

@@ -21,6 +21,7 @@ from slidr.curves import TOTAL
 from slidr.monitoring import grid
 from slidr.monitoring.grid import Array, Usual
 from slidr.monitoring.metrics import AGES, SCORES
+from slidr.scoring import EMPTY
 
 OK, WATCH, ROLL_BACK = "ok", "watch", "roll back"
 NO_HISTORY, TOO_FEW = "not enough history", "too few clicks"
@@ -58,6 +59,7 @@ def judge(hours: pd.DataFrame, feed: pd.DataFrame, *, conf: MonitoringConf, matu
         _ivr(now, past, conf),
         _typical_ivr(now, past, conf),
         _scores(now, past, conf),
+        _empty(*whole, conf),
         _coverage(*whole, conf),
     ]
     signals += [_slice_ivr(now[place], past[place], conf, place) for place in now if place != TOTAL and place in past]
@@ -269,6 +271,21 @@ def _scores(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: Monitor
         blame = bad & (moved - usual - explained >= conf.max_score_shift / 2)
         tried.append(_numbers(hours, n, moved, usual, sigmas, weeks, bad + 1 * blame, n >= SLICES_CLICKS * conf.min_clicks))
     return _select("score_shift", TOTAL, tried, conf)
+
+
+def _empty(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
+    """Features that say nothing, NULL or 0, among those of all clicks that slidr scored; `watch` where the number of clicks can't explain
+    it: the counters fail, whatever the model makes of them."""
+    tried = []
+    for hours in WINDOWS:
+        (k, n), (k_past, n_past) = ([grid.trailing(c[name], hours) for name in (EMPTY, "featured")] for c in (now, past))
+        share, before = k / n / 1000, np.where(n_past >= conf.min_clicks, k_past / n_past / 1000, np.nan)
+        usual = grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
+        low, high = _explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0])
+        sigmas = (share - usual.median) / usual.sigma
+        bad = (np.maximum(share - high, low - share) >= conf.max_empty_shift) & (np.abs(sigmas) >= conf.min_sigmas)
+        tried.append(_numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
+    return _select("empty_features", TOTAL, tried, conf)
 
 
 def _distance(parts: list[Array], middles: list[Array]) -> Array:

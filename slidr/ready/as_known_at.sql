@@ -1,17 +1,19 @@
 -- Decisions as they were known at a time: first decisions made by then, overlaid by the newest correction published by then.
 -- A click that a replay was the first to decide and found valid has no correction, so it is not here; it is charged like one that
--- was never decided.
+-- was never decided. A first decision made after a replay had taken its own back counts; one made after a replay decided does not.
 -- $at: the time, ISO 8601 with an offset, such as 2026-03-05T12:00:00Z
 -- $from_day: first UTC day of the clicks [default 1970-01-01]
 -- $to_day: UTC day at which they end, excluded [default 2999-01-01]
 WITH decided AS (
-  SELECT click_id, click_date, advertiser_id, cost_micros, currency, is_invalid, score, model_version FROM decisions
+  SELECT click_id, click_date, advertiser_id, cost_micros, currency, is_invalid, score, model_version, decided_time FROM decisions
   WHERE decided_time <= $at AND click_date >= CAST($from_day AS DATE) AND click_date < CAST($to_day AS DATE)
 ), numbered AS (
   SELECT *, row_number() OVER (PARTITION BY click_id ORDER BY publication_no DESC) AS newest FROM corrections
   WHERE published_time <= $at AND click_date >= CAST($from_day AS DATE) AND click_date < CAST($to_day AS DATE)
 ), corrected AS (
-  SELECT * FROM numbered WHERE newest = 1
+  SELECT n.* FROM numbered n
+  LEFT JOIN decided d ON d.click_id = n.click_id
+  WHERE n.newest = 1 AND NOT (n.new_model_version IS NULL AND coalesce(d.decided_time > n.published_time, FALSE))
 )
 SELECT
   coalesce(d.click_date, k.click_date) AS click_date,

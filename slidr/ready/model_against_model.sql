@@ -1,6 +1,6 @@
 -- Two model versions on the same clicks, by day: what each invalidates, what only one of them does, and how many purchasing clicks
--- of matured days each invalidates. A version's decisions are its first decisions and those of its applied replays; run a replay of
--- the days through the other version, or only plan it and read its report, where there are none.
+-- of matured days each invalidates. A version's decisions are its first decisions, what it would have
+-- decided beside the champion (`slidr score --shadow`), and those of its applied replays.
 -- $a: a model version
 -- $b: another model version
 -- $from_day: first UTC day of the clicks [default 1970-01-01]
@@ -8,6 +8,9 @@
 -- $mode: mode of the replays: rescore, recompute or recompute-now [default rescore]
 WITH decided AS (
   SELECT click_id, click_date, model_version, is_invalid FROM decisions
+  WHERE model_version IN ($a, $b) AND click_date >= CAST($from_day AS DATE) AND click_date < CAST($to_day AS DATE)
+  UNION ALL
+  SELECT click_id, click_date, model_version, is_invalid FROM shadow_decisions
   WHERE model_version IN ($a, $b) AND click_date >= CAST($from_day AS DATE) AND click_date < CAST($to_day AS DATE)
   UNION ALL
   SELECT click_id, click_date, model_version, is_invalid FROM replay_decisions

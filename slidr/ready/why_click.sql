@@ -1,5 +1,5 @@
 -- Why a click was invalidated or not: its first decision and every published correction of it, in order of time.
--- No row: nothing decided it, and it is charged. A click is invalid if and only if score > threshold, where there is a score.
+-- No row: nothing decided it, or only a replay, which found it valid; either way it is charged. A click is invalid if and only if score > threshold, where there is a score.
 -- $click_id: the click
 SELECT
   decided_time AS time,
@@ -27,10 +27,10 @@ SELECT
   k.new_threshold,
   r.slice,
   k.new_model_version,
-  k.reason_class,
-  CAST(NULL AS STRING),
-  CAST(NULL AS STRING),
-  CAST(NULL AS STRING),
+  coalesce(r.reason_class, k.reason_class),
+  r.reason_1,
+  r.reason_2,
+  r.reason_3,
   k.replay_id
 FROM corrections k
 LEFT JOIN replay_decisions r ON r.click_id = k.click_id AND r.click_date = k.click_date AND r.replay_id = k.replay_id
