@@ -99,6 +99,22 @@ def test_a_window_decides_its_clicks_alone_and_a_second_run_nothing(undecided: L
         decide(undecided, END, END + timedelta(days=1))
 
 
+def test_of_all_tables_rows_of_the_window_alone_are_read(undecided: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour of a day with 10^7 clicks costs an hour, in memory too."""
+    decide(undecided, FIRST + timedelta(hours=10, minutes=10))
+    works, run = [], deciding._run
+    monkeypatch.setattr(deciding, "_run", lambda lake, work: works.append(work) or run(lake, work))
+    decide(undecided, FIRST, FIRST + timedelta(hours=10, minutes=12))
+    numbers = pa.RecordBatch.from_pydict({"number": range(len(works[0].reads))})
+    ids: dict[str, set[str]] = {}
+    for batch in works[0].read([numbers]):
+        for moved in batch.to_pylist():
+            ids.setdefault(moved["kind"], set()).update(pa.ipc.open_stream(moved["rows"]).read_all()["click_id"].to_pylist())
+    assert set(ids) == {"click", "score", "decided", "published"}
+    assert ids["click"] == {"c00", "c01", "c02"}
+    assert all(found <= ids["click"] for found in ids.values())
+
+
 def test_clicks_that_another_version_decided_stay_as_they_are(undecided: Lake) -> None:
     decide(undecided, FIRST, SECOND, "3")
     first = {row[0]: row for row in rows_of(undecided, DECISIONS)}

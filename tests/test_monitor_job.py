@@ -54,6 +54,16 @@ def states(job: Job) -> dict[str, str]:
     return dict(Registry(job.conf.registry, job.place).states().state)
 
 
+@pytest.mark.parametrize("version", ["", "live-3"])
+@pytest.mark.parametrize("act", [True, False])
+def test_what_slidr_did_not_decide_it_cannot_roll_back_and_says_so(job: Job, version: str, act: bool) -> None:
+    done = monitor.follow(job, seen("roll back", version), act)
+    assert done.exit_code == 4
+    assert (version or "no version on record") in str(done.refused)
+    assert "slidr models" not in str(done.refused)
+    assert states(job) == {"1": "stable", "2": "champion"}
+
+
 def test_nothing_else_leads_to_a_rollback(job: Job) -> None:
     for verdict in ("ok", "watch", "not enough history", "too few clicks"):
         assert monitor.follow(job, seen(verdict), act=True).exit_code == 0

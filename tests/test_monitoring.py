@@ -161,6 +161,23 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
         assert_df_equality(lake.read(SLICE_METRICS), frame(spark, SLICE_METRICS, expected), ignore_row_order=True, ignore_nullable=True)
 
 
+def test_days_are_stale_once_something_is_said_of_them(lake: Lake, spark: SparkSession, conf: Config) -> None:
+    days = [DAY.date(), DAY.date() + timedelta(days=1), DAY.date() + timedelta(days=2)]
+    rows = [decision("a", DAY), decision("b", DAY + timedelta(days=1)), decision("c", DAY + timedelta(days=2))]
+    lake.append(frame(spark, CURRENT_DECISIONS, rows), CURRENT_DECISIONS)
+    assert monitoring.stale(lake, days) == []  # nothing was measured
+    lake.create(LABELS)
+    monitoring.update(lake, days[:2], bought(spark), now=DAY + timedelta(days=3), heavy=conf.labels)
+    assert monitoring.stale(lake, days) == []
+    lake.append(frame(spark, LABELS, [label("a"), label("c") | {"click_date": days[2]}]), LABELS)
+    assert monitoring.stale(lake, days) == days[:1]
+    lake.append(frame(spark, CURRENT_DECISIONS, [decision("late", DAY + timedelta(days=1, hours=1))]), CURRENT_DECISIONS)
+    assert monitoring.stale(lake, days) == days[:2]
+    monitoring.update(lake, days[1:2], bought(spark), now=DAY + timedelta(days=3), heavy=conf.labels)
+    assert monitoring.stale(lake, days) == days[:1]
+    assert monitoring.stale(lake, days[1:]) == []
+
+
 def test_a_click_is_heavy_by_what_came_before_it_only(spark: SparkSession, conf: Config) -> None:
     """Of twelve clicks a minute apart the last two have ten others; the first day's clicks count for the next day's."""
     start = DAY - timedelta(minutes=11)
