@@ -280,7 +280,8 @@ def _empty(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
     for hours in WINDOWS:
         (k, n), (k_past, n_past) = ([grid.trailing(c[name], hours) for name in (EMPTY, "featured")] for c in (now, past))
         share, before = k / n / 1000, np.where(n_past >= conf.min_clicks, k_past / n_past / 1000, np.nan)
-        usual = grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
+        # A click's share of many features varies less than a yes or no does: half as much, until the hours say otherwise.
+        usual = grid.usual(before, _chance(4 * n, 4 * n_past), weeks=conf.weeks)
         low, high = _explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0])
         sigmas = (share - usual.median) / usual.sigma
         bad = (np.maximum(share - high, low - share) >= conf.max_empty_shift) & (np.abs(sigmas) >= conf.min_sigmas)
