@@ -26,11 +26,11 @@ def explain(job: Job, click_id: ClickId, day: Day = None) -> Outcome:
         path = folder(job, "explain") / f"{job.run_id}.png"
         explanation.waterfall(taken_apart, found.current["threshold"], path)
         rows = [{"what": p.topic, "in words": p.words, "adds to the logit": round(p.contribution, 4)} for p in taken_apart.parts]
-        shown["What made the score"] = rows
+        shown |= {"What made the score": rows, "Its features": taken_apart.features}
         sums = f"{taken_apart.base:.4f} (the average human click of the training days) and these contributions make {taken_apart.logit:.4f}"
         said += [f"{sums}, which is the score {taken_apart.score:.6f}.", *_differs(taken_apart, found), f"Picture: {path}"]
         summary |= {"base": taken_apart.base, "logit": taken_apart.logit, "score_of_features": taken_apart.score}
-        summary |= {"contributions": rows, "picture": str(path)}
+        summary |= {"contributions": rows, "features": taken_apart.features, "picture": str(path)}
     return Outcome(summary, shown, "\n".join(said))
 
 
@@ -38,7 +38,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the history for a terminal."""
     return {
         "when, UTC": f"{row['when']:%Y-%m-%d %H:%M}",
-        **{name: row[name] for name in ("what", "invalid", "score", "threshold", "version")},
+        **{name: row[name] for name in ("what", "invalid", "score", "threshold", "slice", "version", "reasons")},
     }
 
 

@@ -194,7 +194,8 @@ def rewrite_changed(job: Job, spec: FeatureSpec, days: Sequence[date]) -> Outcom
     changed = [day for day in changed_days(late, clicks, spec) if day in built_days]
     found = late.count()
     late.unpersist()
-    for block in blocks(changed):
+    # The newest first: a late click is found again as long as its own day, before all that it changes, is not rewritten.
+    for block in reversed(blocks(changed)):
         build_block(job, spec, block, "now")
     named = [str(day) for day in changed]
     said = f"{found:,} late clicks; {len(changed)} days rewritten: {', '.join(named) or 'none'}."

@@ -15,9 +15,8 @@ from slidr.replay import approve as approving
 from slidr.replay import audit, numbers, report, rows, status
 from slidr.replay import plan as planning
 from slidr.replay import revert as reverting
-from slidr.replay.request import Request, decided_window
+from slidr.replay.request import Request, decided_window, request_of
 from slidr.run import Job, Outcome, folder
-from slidr.version import Version
 
 PlanId = Annotated[str, typer.Argument(metavar="PLAN_ID", help="Id that `slidr replay plan` printed.")]
 Model = Annotated[str, typer.Option("--model", help="stable (the newest), champion, or the number of a version.")]
@@ -55,21 +54,13 @@ def plan(
 ) -> Outcome:
     """Shows what a replay would change, in clicks and money; publishes nothing."""
     first, last = _window(job, start, end, decided_by)
-    request = Request(
-        first,
-        last,
-        mode=mode,
-        decided_by=decided_by,
-        advertisers=tuple(advertiser or ()),
-        slices=tuple(slice_ or ()),
-        marketplaces=tuple(marketplace or ()),
-        allow_charges=allow_charges,
-    )
+    lists = {"advertiser": advertiser, "slice_": slice_, "marketplace": marketplace}
+    request = _request(first, last, {"mode": mode, "decided_by": decided_by, "allow_charges": allow_charges, **lists})
     job.say(f"planning {request.window[0]} to {request.window[1]} by version {model}, {mode}")
     made = planning.make_plan(
         job.lake,
         request=request,
-        version=_version(job, model),
+        version=_registry(job).load(model),
         conf=job.conf,
         now=job.now,
         who=_who(job, reason, ticket),
@@ -112,9 +103,22 @@ def resume(job: Job, plan_id: PlanId, override: Unapproved = None, reason: Why =
 
 def run(job: Job, **asked: Any) -> Outcome:
     """Plans and publishes at once, for schedulers; the bounds of the plan are settings, such as --set replay.max_changed_share=0.1."""
-    planned = plan(job, **asked)
+    half = _half_published(job, asked)
+    planned = show(job, half) if half else plan(job, **asked)
     done = _applied(job, planned.summary["plan_id"], resume=False, override=None, reason=asked["reason"], ticket=asked["ticket"])
     return Outcome({**planned.summary, **done.summary}, {**planned.shown, **done.shown}, done.said)
+
+
+def _half_published(job: Job, asked: dict[str, Any]) -> str | None:
+    """The replay of this very request that was cut off after its first publication: it can only be completed, whatever else has come."""
+    first, last = _window(job, asked["start"], asked["end"], asked["decided_by"])
+    log, request = audit.read(job.lake), _request(first, last, asked)
+    open_ = dict.fromkeys(event.replay_id for event in log.events if log.is_open(event.replay_id) and log.no_way_back(event.replay_id))
+    return next((name for name in open_ if _alike(request_of(audit.require_plan(job.lake, name)), request)), None)
+
+
+def _alike(one: Request, other: Request) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in ("window", "filters", "mode", "allow_charges"))
 
 
 run.__signature__ = inspect.signature(plan)  # type: ignore[attr-defined]  # the options of the plan, once
@@ -164,20 +168,27 @@ def _window(job: Job, start: str | None, end: str | None, decided_by: str | None
     return decided_window(job.lake, decided_by)
 
 
+def _request(first: datetime, last: datetime, asked: dict[str, Any]) -> Request:
+    advertisers, slices, markets = (tuple(asked[name] or ()) for name in ("advertiser", "slice_", "marketplace"))
+    allow = asked["allow_charges"]
+    filters = {"decided_by": asked["decided_by"], "advertisers": advertisers, "slices": slices, "marketplaces": markets}
+    return Request(first, last, mode=asked["mode"], allow_charges=allow, **filters)
+
+
 def _who(job: Job, reason: str | None, ticket: str | None) -> audit.Who:
     return audit.Who(job.actor, job.run_id, reason, ticket)
 
 
-def _version(job: Job, which: str) -> Version:
+def _registry(job: Job) -> Any:
     from slidr.registry import Registry
 
-    found: Version = Registry(job.conf.registry, job.lake).load(which)
-    return found
+    return Registry(job.conf.registry, job.lake)
 
 
 def _applied(job: Job, plan_id: str, *, resume: bool, override: str | None, reason: str | None, ticket: str | None) -> Outcome:
     log, planned = audit.require_log(job.lake, plan_id)
-    version = None if planned.reverts else _version(job, planned.pins["version"])
+    # Also a revoked version's: what it has half published is completed; else `apply_plan` refuses it.
+    version = None if planned.reverts else _registry(job).inspect(planned.pins["version"])
     job.say(f"publishing {plan_id}; about {clock(status.estimate(log, planned).total_seconds())}")
     done = applying.apply_plan(
         job.lake,
@@ -229,6 +240,8 @@ def _shown(job: Job, made: audit.Plan) -> Outcome:
         "Largest advertisers": [_advertiser(row) for row in money["advertisers"][:10]],
         "Features that differ": [row for row in content["features"] if row["share"] != 1.0][:10],
     }
+    if content["features"] and not tables["Features that differ"]:
+        tables["Features that differ"] = [{"feature": "none: counted anew they are as stored, so the model makes the difference"}]
     summary = {"plan_id": made.plan_id, "already": made.already, "counts": made.counts, "money": money, "report": page}
     summary |= {"needs_approval": made.details["approval"]["needed"], "seconds_to_apply": about.total_seconds()}
     commands = "\n".join(f"  {name}: {command}" for name, command in content["commands"].items())
@@ -257,6 +270,4 @@ def _money(sums: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     from slidr.cli import main
 
-    if len(sys.argv) < 2:
-        raise UsageError("expected run, plan, approve, apply, resume, status, list, show, report or revert")
     main(["replay", *sys.argv[1:]])

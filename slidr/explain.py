@@ -6,6 +6,7 @@ Nothing here names an address or an account: counts of what they made are enough
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from slidr.direct import Place
 from slidr.errors import NothingToDoError
 from slidr.lake import Lake
 from slidr.reasons import by_topic, contributions, said, topics
-from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAY_DECISIONS, Table, features_table
 
-TABLES = {table.name: table for table in (CLICKS, DECISIONS, CURRENT_DECISIONS, CORRECTIONS)}
+TABLES = {table.name: table for table in (CLICKS, DECISIONS, CURRENT_DECISIONS, CORRECTIONS, REPLAY_DECISIONS)}
 CLICK = "SELECT * FROM clicks WHERE click_id = $click_id"
 CLICK_OF_DAY = "SELECT * FROM clicks WHERE click_id = $click_id AND click_date = CAST($day AS DATE)"
 FIRST = "SELECT * FROM decisions WHERE click_id = $click_id AND click_date = CAST($day AS DATE)"
@@ -29,7 +30,12 @@ CURRENT = "SELECT * FROM current_decisions WHERE click_id = $click_id AND click_
 FEATURES = """
 SELECT * FROM features WHERE click_id = $click_id AND click_date = CAST($day AS DATE) AND origin IN ('logged', 'then') ORDER BY origin
 """
-PUBLISHED = "SELECT * FROM corrections WHERE click_id = $click_id ORDER BY publication_no"
+PUBLISHED = """
+SELECT c.*, coalesce(r.slice, '') AS slice, r.reason_1, r.reason_2, r.reason_3
+FROM corrections c
+LEFT JOIN replay_decisions r ON r.click_id = c.click_id AND r.click_date = c.click_date AND r.replay_id = c.replay_id
+WHERE c.click_id = $click_id ORDER BY publication_no
+"""
 AROUND = """
 WITH near AS (
     SELECT click_id, click_time, session_id, user_id
@@ -74,9 +80,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Account:
-    """A score taken apart: `base` + contributions of `parts`, the largest first, = `logit`. `score` is what the stored features give."""
+    """A score taken apart: `base` + contributions of `parts`, the largest first, = `logit`. `score` is what the stored features give.
+
+    `features` are rows of feature, value (None for NULL) and what it adds to the logit, in the order of the spec.
+    """
 
     parts: list[Part]
+    features: list[dict[str, Any]]
     base: float
     logit: float
     score: float
@@ -127,11 +137,15 @@ def account(bundle: Bundle, x_1F: NDArray[Any]) -> Account:
         for topic, value in zip(topics(bundle.spec), topic_BT[0], strict=True)
     ]
     parts.sort(key=lambda part: -abs(part.contribution))
-    return Account(parts, base, base + float(found_BF.sum()), float(forward(bundle, x_1F)[0]))
+    named = zip(bundle.features, x_1F[0].tolist(), found_BF[0].tolist(), strict=True)
+    features = [
+        {"feature": name, "value": None if isnan(value) else value, "adds to the logit": round(adds, 4)} for name, value, adds in named
+    ]
+    return Account(parts, features, base, base + float(found_BF.sum()), float(forward(bundle, x_1F)[0]))
 
 
 def history(found: Facts) -> list[dict[str, Any]]:
-    """What was said about the click, oldest first: when, what, invalid, score, threshold, slice, version, by which run or replay."""
+    """What was said about the click, oldest first: when, what, invalid, score, threshold, slice, version, reasons, by which run."""
     rows = []
     if found.first:
         first = found.first
@@ -139,7 +153,7 @@ def history(found: Facts) -> list[dict[str, Any]]:
     for row in found.corrections:
         what = f"{row['direction']}, publication {row['publication_no']}, {row['mode']}"
         named = {"is_invalid": row["new_is_invalid"], "score": row["new_score"], "threshold": row["new_threshold"]}
-        decided = {**named, "slice": "", "model_version": row["new_model_version"]}
+        decided = {**row, **named, "model_version": row["new_model_version"]}
         rows.append({"when": row["published_time"], "what": what, **_decision(decided), "by": f"replay {row['replay_id']}"})
     return sorted(rows, key=lambda row: row["when"])
 
@@ -151,6 +165,7 @@ def _decision(row: Mapping[str, Any]) -> dict[str, Any]:
         "threshold": row["threshold"],
         "slice": row["slice"],
         "version": row["model_version"],
+        "reasons": "; ".join(row[f"reason_{place}"] for place in (1, 2, 3) if row[f"reason_{place}"]),
     }
 
 

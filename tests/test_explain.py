@@ -12,7 +12,7 @@ from slidr.direct import Place
 from slidr.errors import NothingToDoError
 from slidr.lake import Lake
 from slidr.replay.audit import Plan
-from slidr.tables import CORRECTIONS
+from slidr.tables import CORRECTIONS, REPLAY_DECISIONS
 from tests import worlds
 from tests.test_replay import replay
 from tests.worlds import DAYS, FIRST, SPEC
@@ -37,6 +37,10 @@ def test_facts_are_those_of_the_tables(replayed: tuple[Lake, Plan]) -> None:
     said = explain.history(found)
     assert [row["what"].split(",")[0] for row in said] == ["first decision", changed["direction"]]
     assert [row["version"] for row in said] == ["1", "2"]
+    replayed_as = world.read(REPLAY_DECISIONS).where(f"click_id = '{changed['click_id']}'").collect()[0]
+    assert said[1]["slice"] == replayed_as["slice"] != ""
+    assert said[1]["reasons"] == (replayed_as["reason_1"] or "")
+    assert any(row["reasons"] for row in said)
     assert [row["invalid"] for row in said] == [["no", "yes"][row] for row in (changed["old_is_invalid"], changed["new_is_invalid"])]
 
 
@@ -83,6 +87,9 @@ def test_the_score_is_taken_apart_by_the_stored_features(world: Lake, tmp_path: 
     assert taken.base + sum(part.contribution for part in taken.parts) == pytest.approx(taken.logit)
     assert round(1 / (1 + np.exp(-taken.logit)), 6) == taken.score
     assert taken.parts[0].words.startswith("ip: ")
+    assert [row["feature"] for row in taken.features] == list(bundle.features)
+    assert [row["value"] for row in taken.features] == [None if np.isnan(value) else value for value in features[0]]
+    assert taken.base + sum(row["adds to the logit"] for row in taken.features) == pytest.approx(taken.logit, abs=1e-3)
     assert [abs(part.contribution) for part in taken.parts] == sorted((abs(part.contribution) for part in taken.parts), reverse=True)
     explain.waterfall(taken, found.first["threshold"], tmp_path / "w.png")
     assert np.asarray(Image.open(tmp_path / "w.png").convert("L")).std() > 5

@@ -1,5 +1,6 @@
 """How clicks come to the counters: local minutes, hashes of keys, flags, and what is refused."""
 
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -71,6 +72,13 @@ def test_equal_keys_have_equal_hashes_and_unknown_ones_none(tmp_path: Path) -> N
     assert rows["check_user_id"][0] != rows["check_user_id"][3]
     assert len({found[name][0] for name in "abc"}) == 1
     assert {bucket for bucket, _ in found.values()} <= set(BUCKETS)
+
+
+def test_clicks_of_nobody_spread_though_their_times_are_round(tmp_path: Path) -> None:
+    found = read(tmp_path, [click(f"{n:06}", at("2026-03-02") + timedelta(seconds=n), user_id=None, ip_key=None) for n in range(2_000)])
+    counts = Counter(bucket for bucket, _ in found.values())
+    assert set(counts) == set(BUCKETS)
+    assert max(counts.values()) < 1.5 * 2_000 / len(BUCKETS)
 
 
 def test_hash_and_check_say_different_things(tmp_path: Path) -> None:

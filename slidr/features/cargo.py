@@ -20,6 +20,7 @@ LOGGED_IN, WANTED = 0, 1  # bits of `moment`; wanted: asked for, not only looked
 FLAGS = 2  # bits of `moment` below the minute
 MINUTES = 7 * 1440  # of a week
 NULL_COUNT = -1  # int features; double features have NaN
+MIXER = np.int64(-7046029254386353131)  # 2^64 / golden ratio: every bit of a product's upper half depends on all lower ones
 
 
 def name_of(columns: Sequence[str]) -> str:
@@ -55,8 +56,9 @@ class Layout:
 
 def routed(ids: pa.Array, records: Records, key: str, buckets: Sequence[int]) -> pa.RecordBatch:
     """`packed` rows of the same key for the same bucket; rows without the key are nobody's, all rows where it is '': they spread by their
-    time."""
-    by = np.where(records[f"check_{key}"] != 0, records[f"hash_{key}"], records["time"]) if key else records["time"]
+    time, whose lowest bits may all be alike (a log of milliseconds). A task that runs again sends each row where it was sent before."""
+    time = records["time"] * MIXER >> 32
+    by = np.where(records[f"check_{key}"] != 0, records[f"hash_{key}"], time) if key else time
     return packed(ids, records, by % len(buckets), buckets)
 
 

@@ -136,7 +136,7 @@ def _refuse_version(plan: Plan, version: Version | None) -> None:
 def _refuse_unapproved(work: Work, log: Log) -> None:
     approval = work.plan.details["approval"]
     approved = [event for event in log.of(work.plan.plan_id) if event.name == "approve"]
-    if not approval["needed"] or approved or work.override:
+    if not approval["needed"] or approved or (work.override and work.override.strip()):
         return
     raise NotApprovedError(
         f"expected an approval, since more than {approval['above_micros']} micro-units of a currency move, found none; somebody else than "

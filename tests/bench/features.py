@@ -139,6 +139,7 @@ class Bench:
         copy = Lake(self.spark, str(self.root / "copy"))
 
         lake.create(table)
+        copy.create(table)
 
         def slidr() -> None:
             counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=CONF.spec, known="now", zones=CONF.marketplaces)
