@@ -119,6 +119,30 @@ def test_repair_rewrites_the_days_that_late_clicks_change(world: World, spark: S
     assert repaired == cells(world.lake.read(TABLE))
 
 
+def test_a_repair_that_was_cut_off_between_days_goes_on(world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.lake.append(clicks(spark, click("far", START + timedelta(days=10), user_id="u0", ip_key="198.51.100.7")), CLICKS)
+    window = ("--from", "2026-03-01", "--to", "2026-03-13")
+    world.ok("features", *window, "--known", "now", "--allow-gaps")
+    late = click("late", at("2026-03-04 04:00:00"), arrival_time=at("2026-03-12"), user_id="u0", session_id="late", ip_key="192.0.2.1")
+    world.lake.append(clicks(spark, late), CLICKS)
+    build, done = job.build_block, []
+
+    def cut_off(running: Any, spec: Any, days: Any, known: str) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(list(days))
+        return build(running, spec, days, known)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "build_block", cut_off)
+        world.ok("features", *window, "--repair", code=130)
+    assert len(done) == 1
+    assert world.ok("features", *window, "--repair")["late_clicks"] == 1
+    repaired = cells(world.lake.read(TABLE))
+    world.ok("features", *window, "--known", "now", "--allow-gaps")
+    assert repaired == cells(world.lake.read(TABLE))
+
+
 def test_logged_features_beside_those_computed(world: World) -> None:
     world.ok("features", *WINDOW, "--compare", code=9)
     world.ok("features", *WINDOW)
