@@ -111,6 +111,13 @@ def test_chunks_and_wide_counts_change_nothing(monkeypatch: pytest.MonkeyPatch, 
     assert run(events, known) == expected(events, known)
 
 
+@pytest.mark.parametrize("late", range(12))
+def test_one_late_click_is_found_wherever_the_parts_end(monkeypatch: pytest.MonkeyPatch, late: int) -> None:
+    events = [(1, 1, place * 1_000_000, 11_500_000 if place == late else 0) for place in range(13)]
+    monkeypatch.setattr(kernel, "CHUNK", 4)
+    assert run(events, "then") == expected(events, "then") != expected(events, "now")
+
+
 @pytest.mark.parametrize("groups", [1, 60])
 def test_values_that_share_the_upper_bits_of_their_hash_are_told_apart(groups: int) -> None:
     """Of 1,000 clicks the number takes ten bits, so the hashes of a group differ only in bits that the first sort doesn't see."""

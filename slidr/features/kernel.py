@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from slidr.features.late import Late, Pairs
+from slidr.features.late import Late, Pairs, out_of_order
 from slidr.features.spec import SECOND, Counter, column_name, micros
 
 Ints = NDArray[np.int64]
@@ -189,11 +189,19 @@ def _line(rows: Positions, tau: Ints, reach: int, clicks: Clicks, then: bool) ->
     is_new = np.ones(len(axis), dtype=bool)
     is_new[1:] = axis[1:] != axis[:-1]
     end = np.maximum.accumulate(np.where(is_new, np.arange(len(axis), dtype=np.int32), np.int32(0)))
-    return _Line(row, axis, end, Late.of(axis // reach, clicks.arrival()[row]) if then else None)
+    del is_new
+    return _Line(row, axis, end, _late(axis, row, reach, clicks.arrival()) if then else None)
 
 
-def _chunks(rows: int) -> Iterator[slice]:
-    return (slice(first, min(first + CHUNK, rows)) for first in range(0, rows, CHUNK))
+def _late(axis: Ints, row: Positions, reach: int, arrival: Ints) -> Late | None:
+    """Looked for in parts: as a rule nothing is late, and then no array of all clicks is made."""
+    if any(out_of_order(axis[part] // reach, arrival[row[part]]) for part in _chunks(len(row), overlap=1)):
+        return Late.of(axis // reach, arrival[row])
+    return None
+
+
+def _chunks(rows: int, overlap: int = 0) -> Iterator[slice]:
+    return (slice(first, min(first + CHUNK + overlap, rows)) for first in range(0, rows, CHUNK))
 
 
 def _maker(line: _Line, counter: Counter, clicks: Clicks) -> "_Clicks | _SincePrevious | _Distinct":

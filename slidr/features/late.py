@@ -22,6 +22,11 @@ Array = NDArray[np.integer[Any]]
 Event = tuple[Array, Array, int]  # positions, ranks, weight
 
 
+def out_of_order(code: Array, arrival: Array) -> bool:
+    """Whether a click arrived before one of its key that stands just before it."""
+    return bool(np.any((code[1:] == code[:-1]) & (arrival[1:] < arrival[:-1])))
+
+
 @dataclass(frozen=True)
 class Late:
     """Arrivals of clicks in the order of (key, time). `rank` orders them by (key, arrival), the same for equal arrivals;
@@ -33,8 +38,7 @@ class Late:
     @classmethod
     def of(cls, code: Array, arrival: Array) -> "Late | None":
         """None where no click arrived before an earlier one of its key. `code` never falls along the positions."""
-        same_key = code[1:] == code[:-1]
-        if not np.any(same_key & (arrival[1:] < arrival[:-1])):
+        if not out_of_order(code, arrival):
             return None
         order = np.lexsort((arrival, code))
         rises = (arrival[order[1:]] != arrival[order[:-1]]) | (code[order[1:]] != code[order[:-1]])

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -39,13 +39,15 @@ SIX = FeatureSpec.from_dict(
 )
 NAMES = [column.name for column in SIX.columns]
 TEMPO = "dbl-tempo"
+Known = Literal["then", "now"]
+KNOWN: tuple[Known, ...] = get_args(Known)
 PRIME = 100_003
 START, END = date(2026, 3, 1), date(2026, 3, 1) + timedelta(days=DAYS)
 CONF = config.load(config.shipped("local.yaml"))
 
 
-def built(lake: Lake, spec: FeatureSpec) -> DataFrame:
-    return counters.build(lake.spark, data_files.of(lake, CLICKS), spec=spec, start=START, end=END, known="now", zones=CONF.marketplaces)
+def built(lake: Lake, spec: FeatureSpec, known: Known = "now") -> DataFrame:
+    return counters.build(lake.spark, data_files.of(lake, CLICKS), spec=spec, start=START, end=END, known=known, zones=CONF.marketplaces)
 
 
 def sums(df: DataFrame) -> list[int]:
@@ -184,13 +186,14 @@ class Bench:
             slope = np.polyfit(np.log([row[0] for row in seen]), np.log([row[column] for row in seen]), 1)[0]
             self.console.print(f"log-log slope of CPU, {name}: {slope:.2f}")
 
-    def _nowhere(self, lake: Lake) -> None:
-        built(lake, CONF.spec).write.format("noop").mode("overwrite").save()
+    def _nowhere(self, lake: Lake, known: Known = "now") -> None:
+        built(lake, CONF.spec, known).write.format("noop").mode("overwrite").save()
 
     def giant(self, rows: int) -> None:
         """All clicks on one address: what the largest Python worker holds."""
         lake, _ = self.world(rows, 1.0)
-        self.show(f"One key, {rows:,} clicks", rows, side_by_side({"slidr": lambda: self._nowhere(lake)}, runs=1, warm=0), "slidr")
+        ways = {known: lambda known=known: self._nowhere(lake, known) for known in KNOWN}
+        self.show(f"One key, {rows:,} clicks", rows, side_by_side(ways, runs=1, warm=0), "now")
 
     def hot(self, rows: int) -> None:
         lakes = {f"{share:.0%} on one address": self.world(rows, share)[0] for share in (0.01, 0.1, 0.4)}
