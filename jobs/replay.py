@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from slidr.replay import approve as approving
 from slidr.replay import audit, numbers, report, rows, status
 from slidr.replay import plan as planning
 from slidr.replay import revert as reverting
+from slidr.replay.measure import Stopped
 from slidr.replay.request import Request, decided_window, request_of
 from slidr.run import Job, Outcome, folder
 
@@ -57,31 +59,27 @@ def plan(
     lists = {"advertiser": advertiser, "slice_": slice_, "marketplace": marketplace}
     request = _request(first, last, {"mode": mode, "decided_by": decided_by, "allow_charges": allow_charges, **lists})
     job.say(f"planning {request.window[0]} to {request.window[1]} by version {model}, {mode}")
-    made = planning.make_plan(
-        job.lake,
-        request=request,
-        version=_registry(job).load(model),
-        conf=job.conf,
-        now=job.now,
-        who=_who(job, reason, ticket),
-        override=override,
-        progress=Progress(job.say),
-    )
-    return _shown(job, made)
+    version, who = _registry(job).load(model), _who(job, reason, ticket)
+    how: dict[str, Any] = {"conf": job.conf, "now": job.now, "who": who, "override": override, "progress": Progress(job.say)}
+    return _planned(job, lambda: planning.make_plan(job.lake, request=request, version=version, **how))
 
 
 def revert(job: Job, replay_id: PlanId, override: Override = None, reason: Why = None, ticket: Ticket = None) -> Outcome:
     """Plans to take a published replay back: what its clicks fall back to, in clicks and money; publishes nothing."""
-    made = reverting.make_revert(
-        job.lake,
-        replay_id=replay_id,
-        conf=job.conf,
-        now=job.now,
-        who=_who(job, reason, ticket),
-        override=override,
-        progress=Progress(job.say),
-    )
-    return _shown(job, made)
+    who = _who(job, reason, ticket)
+    how: dict[str, Any] = {"conf": job.conf, "now": job.now, "who": who, "override": override, "progress": Progress(job.say)}
+    return _planned(job, lambda: reverting.make_revert(job.lake, replay_id=replay_id, **how))
+
+
+def _planned(job: Job, make: Callable[[], audit.Plan]) -> Outcome:
+    """What the plan says; also of one that guardrails stop, which nobody can apply: why they did must be seen."""
+    try:
+        return _shown(job, make())
+    except Stopped as stopped:
+        seen = _shown(job, stopped.plan)
+        said = f"This plan was stopped and is not on record. Report: {seen.summary['report']}"
+        tables = {**seen.shown, "Guardrails": stopped.rows}
+        return Outcome({**seen.summary, "guardrails": stopped.rows}, tables, said, exit_code=stopped.exit_code, refused=str(stopped))
 
 
 def approve(job: Job, plan_id: PlanId, ticket: Ticket = None, reason: Why = None) -> Outcome:
@@ -105,6 +103,8 @@ def run(job: Job, **asked: Any) -> Outcome:
     """Plans and publishes at once, for schedulers; the bounds of the plan are settings, such as --set replay.max_changed_share=0.1."""
     half = _half_published(job, asked)
     planned = show(job, half) if half else plan(job, **asked)
+    if planned.refused:
+        return planned
     done = _applied(job, planned.summary["plan_id"], resume=False, override=None, reason=asked["reason"], ticket=asked["ticket"])
     return Outcome({**planned.summary, **done.summary}, {**planned.shown, **done.shown}, done.said)
 

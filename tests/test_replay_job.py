@@ -1,16 +1,19 @@
 """The replay commands around the core: `run` for schedulers, and which versions they hand on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pyspark.sql import functions as F
 from rich.console import Console
 from slidr.jobs import replay
 
 from slidr.config import Config
-from slidr.errors import ModelRefusedError
+from slidr.errors import ConflictError, ModelRefusedError, NotApprovedError
 from slidr.lake import Lake
 from slidr.replay import apply, audit
+from slidr.replay.audit import canonical
 from slidr.run import Job
 from slidr.tables import REPLAYS
 from slidr.version import Version
@@ -79,3 +82,41 @@ def test_what_a_revoked_version_half_published_is_completed_and_no_more(job: Job
         replay.apply(job, other)
     assert versions_of(job.lake, *worlds.PUBLISHED, REPLAYS) == before
     assert rows_of(job.lake, worlds.PUBLISHED[0]) == rows
+
+
+def test_a_stopped_plan_says_what_it_would_have_done_and_is_not_on_record(job: Job, conf: Config) -> None:
+    strict = replace(job, conf=conf.model_copy(update={"work": job.conf.work}))
+    strict.__dict__.update(lake=job.lake, place=job.place)
+    for stopped in (replay.plan(strict, **ASKED), replay.run(strict, **ASKED)):
+        assert stopped.exit_code == 4
+        assert "changed share" in str(stopped.refused)
+        assert sum(entry["clicks"] for entry in stopped.summary["money"]["directions"]) > 0
+        assert {"Clicks", "Money", "Guardrails"} <= set(stopped.shown)
+        assert job.lake.read(REPLAYS).isEmpty()
+
+
+def with_plan(lake: Lake, **columns: Any) -> None:
+    """Changes the plan on record."""
+    rows = lake.read(REPLAYS)
+    rows = rows.withColumns({name: F.lit(canonical(value)) for name, value in columns.items()}).localCheckpoint()
+    rows.write.format("delta").mode("overwrite").save(lake.path(REPLAYS))
+
+
+def test_a_plan_whose_numbers_were_changed_is_not_published(job: Job) -> None:
+    plan_id = replay.plan(job, **ASKED).summary["plan_id"]
+    true = audit.require_plan(job.lake, plan_id)
+    before = versions_of(job.lake, *worlds.PUBLISHED)
+    for column, value in (
+        ("counts", {**true.counts, "newly_invalid": 0, "unchanged_valid": true.counts["unchanged_valid"] + true.counts["newly_invalid"]}),
+        ("money", {**true.money, "directions": []}),
+    ):
+        with_plan(job.lake, **{column: value})
+        with pytest.raises(ConflictError, match="clicks or money"):
+            replay.apply(job, plan_id)
+        with_plan(job.lake, **{column: getattr(true, column)})
+    with_plan(job.lake, details={**true.details, "approval": {"needed": False, "above_micros": 0}})
+    with pytest.raises(NotApprovedError):
+        replay.apply(job, plan_id)
+    with pytest.raises(NotApprovedError):
+        replay.apply(job, plan_id, override=" ")
+    assert versions_of(job.lake, *worlds.PUBLISHED) == before

@@ -18,7 +18,7 @@ from slidr import rewriting
 from slidr.errors import ConflictError, InputError, NotApprovedError
 from slidr.lake import Lake
 from slidr.progress import Progress
-from slidr.replay import lease, outcomes, pins, rows, stack
+from slidr.replay import lease, numbers, outcomes, pins, rows, stack
 from slidr.replay.audit import Decision, Log, Plan, Who, from_micros, read, record, require_log
 from slidr.replay.moved import what_moved
 from slidr.replay.request import command_of, request_of
@@ -136,7 +136,8 @@ def _refuse_version(plan: Plan, version: Version | None) -> None:
 def _refuse_unapproved(work: Work, log: Log) -> None:
     approval = work.plan.details["approval"]
     approved = [event for event in log.of(work.plan.plan_id) if event.name == "approve"]
-    if not approval["needed"] or approved or (work.override and work.override.strip()):
+    needed = max(numbers.moved(work.plan.money).values(), default=0) > approval["above_micros"]
+    if not needed or approved or (work.override and work.override.strip()):
         return
     raise NotApprovedError(
         f"expected an approval, since more than {approval['above_micros']} micro-units of a currency move, found none; somebody else than "
@@ -240,8 +241,8 @@ def _publish_corrections(work: Work) -> None:
 
 
 def _appended(append: Callable[[], None]) -> None:
-    """Again where another commit came between: a publisher of another window took the next number, or a killed run's own commit
-    landed late, which the token then finds."""
+    """Again where another commit came between: a publisher of another window took the next number, first decisions of the same days were
+    published, or a killed run's own commit landed late, which the token then finds."""
     for _ in range(MOST_PUBLISHERS - 1):
         try:
             append()
@@ -252,9 +253,12 @@ def _appended(append: Callable[[], None]) -> None:
 
 
 def _publish_state(work: Work) -> None:
+    if work.planned(outcomes.PUBLISHED):
+        _appended(partial(_bring_up_to_date, work))
+
+
+def _bring_up_to_date(work: Work) -> None:
     """Compares first: rows that are there already need no commit."""
-    if not work.planned(outcomes.PUBLISHED):
-        return
     lake, plan = work.lake, work.plan
     days = request_of(plan).days
     wanted = outcomes.changing(work.rows)

@@ -9,11 +9,28 @@ from pyspark.sql import DataFrame
 
 from slidr import guardrails
 from slidr.config import Config, ReplayConf
+from slidr.errors import GuardrailError
 from slidr.lake import Lake
 from slidr.replay import numbers, outcomes
 from slidr.replay.audit import Plan, canonical, id_of
 from slidr.replay.horizon import closing
 from slidr.replay.request import Request
+
+
+class Stopped(GuardrailError):
+    """Guardrails stopped a plan: it is not on record, and nobody can apply it. `plan` says what it would have done."""
+
+    def __init__(self, error: GuardrailError, plan: Plan) -> None:
+        super().__init__(str(error), error.rows)
+        self.plan = plan
+
+
+def require(plan: Plan, checks: list[guardrails.Check], override: str | None) -> None:
+    """Raises Stopped where a check failed, unless a reason to override is given."""
+    try:
+        guardrails.require(checks, override)
+    except GuardrailError as error:
+        raise Stopped(error, plan) from error
 
 
 def measured(

@@ -70,11 +70,24 @@ def money(cells: list[Row], advertisers: list[dict[str, Any]]) -> dict[str, Any]
     """Corrected clicks, those of them without a cost, and micro-units by direction and currency; also by day and by slice."""
     moving = [cell for cell in cells if cell["direction"]]
     return {
-        "directions": _tally(moving, ()),
+        "directions": directions(cells),
         "days": _tally(moving, ("click_date",)),
         "slices": _tally(moving, ("report_slice",)),
         "advertisers": advertisers,
     }
+
+
+def directions(cells: list[Row]) -> list[dict[str, Any]]:
+    """Corrected clicks and micro-units by direction and currency."""
+    return _tally([cell for cell in cells if cell["direction"]], ())
+
+
+def moved(money: dict[str, Any]) -> dict[str, int]:
+    """Micro-units that move, whichever way, by currency."""
+    sums: Counter[str] = Counter()
+    for entry in money["directions"]:
+        sums[entry["currency"]] += abs(entry["micros"])
+    return dict(sums)
 
 
 def _tally(cells: list[Row], extra: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -172,13 +185,10 @@ def _hour() -> Column:
 
 def for_guardrails(counts: dict[str, int], money: dict[str, Any], hours: list[dict[str, Any]], changed: Iterable[str]) -> dict[str, Any]:
     """What `guardrails.check_replay` measures."""
-    by_currency: Counter[str] = Counter()
-    for entry in money["directions"]:
-        by_currency[entry["currency"]] += abs(entry["micros"])
     return {
         "clicks": counts["clicks"],
         "changed": sum(counts[name] for name in changed),
-        "money": dict(by_currency),
+        "money": moved(money),
         "advertisers": pd.DataFrame(money["advertisers"], columns=["advertiser_id", "currency", "money_micros"]),
         "purchasing": sum(hour["purchasing"] for hour in hours),
         "purchasing_invalid": sum(hour["purchasing_invalid_after"] for hour in hours),

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
-from slidr import data_files, guardrails
+from slidr import data_files
 from slidr.config import Config
 from slidr.data_files import Files
 from slidr.deciding import scores
@@ -44,7 +44,7 @@ def make_plan(
 ) -> Plan:
     """Plans and records a replay; the same request on the same lake gives the same id, and nothing is recorded twice.
 
-    Raises NothingToDoError for an empty window, InputError where features or days are missing, GuardrailError unless `override`
+    Raises NothingToDoError for an empty window, InputError where features or days are missing, `measure.Stopped` unless `override`
     gives a reason, ModelRefusedError for a revoked version.
     """
     if request.mode == REVERT:
@@ -82,7 +82,7 @@ def make_plan(
         lacking = plan.counts["no_features"] + plan.counts["upstream"] == plan.counts["clicks"]
         replay_features.require(not lacking, request=request, version=version)
         plan = replace(plan, details={**plan.details, "features": made.differences(len(chunks), plan.counts["clicks"])})
-    guardrails.require(checks, override)
+    measure.require(plan, checks, override)
     record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
     return plan
 

@@ -8,7 +8,6 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from slidr import guardrails
 from slidr.config import Config
 from slidr.errors import InputError
 from slidr.lake import Lake
@@ -59,7 +58,7 @@ def make_revert(
     with progress.step(lake.spark, "counting what would change"):
         made = rows.of_chunks(lake, plan_id, len(chunks))
         plan, checks = measure.measured(lake, pinned, made, request=request, conf=conf, now=now, override=override, extra=extra)
-    guardrails.require(checks, override)
+    measure.require(plan, checks, override)
     record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
     return plan
 

@@ -63,19 +63,19 @@ def write(lake: Lake, plan_id: str, chunks: list[Chunk], rows_of: Callable[[Chun
 
 
 def intact(lake: Lake, plan: Plan) -> bool:
-    """Whether the planned rows can be read and are those on record."""
+    """Whether the planned rows can be read, are those on record, and make the clicks and the money on record."""
     try:
-        found = numbers.identity(numbers.cells(planned(lake, plan)))
+        cells = numbers.cells(planned(lake, plan))
     except (ConflictError, PySparkException, Py4JJavaError):
         return False
-    result: bool = found == plan.details["rows"]
-    return result
+    found = numbers.identity(cells), numbers.counts(cells), numbers.directions(cells)
+    return found == (plan.details["rows"], plan.counts, plan.money["directions"])
 
 
 def refuse_changed(lake: Lake, plan: Plan) -> None:
     """Raises ConflictError unless the rows are those on record."""
     if not intact(lake, plan):
         raise ConflictError(
-            f"expected the {plan.details['rows']['count']} rows of plan {plan.plan_id} as they were planned, found them changed or lost; "
-            "plan again, nothing was published"
+            f"expected the {plan.details['rows']['count']} rows of plan {plan.plan_id} as they were planned, found them, or the "
+            "plan's clicks or money on record, changed or lost; plan again, nothing more was published"
         )
