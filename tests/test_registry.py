@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -359,18 +358,16 @@ def test_no_way_to_score_with_a_revoked_version(registry: Registry, conf: Config
     assert registry.inspect("1").state == "revoked"
 
 
-def test_the_commands_refuse_a_revoked_version(registry: Registry, conf: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before they read a click: score, daily, and both steps of a replay, also of one that was planned before."""
+def test_the_commands_refuse_a_revoked_version(registry: Registry, conf: Config, tmp_path: Path) -> None:
+    """Before they read a click: score, daily, and the plan of a replay; applying one that was planned before: tests/test_replay_job.py."""
     stable_versions(registry, conf, 1)
     registry.revoke("1", now=NOW, actor="ann", reason="for cause")
     job = Job(conf.model_copy(update={"registry": registry.conf}), "run", NOW, Console(quiet=True), actor="ann")
     job.__dict__.update(lake=registry.lake, place=registry.lake)
-    monkeypatch.setattr(replay.audit, "require_log", lambda *_: (None, SimpleNamespace(pins={"version": "1"}, reverts=None)))
     day = ("2026-03-18", "2026-03-19")
     for command in (
         lambda: score.score(job, *day, model="1"),
         lambda: replay.plan(job, *day, model="1"),
-        lambda: replay.apply(job, "0" * 16),
         lambda: daily.decide(job, "1"),
         lambda: models.export(job, "1", tmp_path / "out"),
     ):
