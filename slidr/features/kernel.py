@@ -183,9 +183,9 @@ def _numbered(code: Ints, check: NDArray[np.int32], name: str) -> tuple[Ints, in
 
 def _line(rows: Positions, tau: Ints, reach: int, clicks: Clicks, then: bool) -> _Line:
     """`tau` is each row's place on the axis; a key has the places of one multiple of `reach`."""
-    order = np.argsort(tau).astype(np.int32)
-    axis, row = tau[order], rows[order]
-    del tau, order
+    row = rows[np.argsort(tau).astype(np.int32)]
+    tau.sort()  # in place: the caller's array is not needed any more, and a second one of all clicks counts
+    axis = tau
     is_new = np.ones(len(axis), dtype=bool)
     is_new[1:] = axis[1:] != axis[:-1]
     end = np.maximum.accumulate(np.where(is_new, np.arange(len(axis), dtype=np.int32), np.int32(0)))
