@@ -60,21 +60,19 @@ def plan(
     request = _request(first, last, {"mode": mode, "decided_by": decided_by, "allow_charges": allow_charges, **lists})
     job.say(f"planning {request.window[0]} to {request.window[1]} by version {model}, {mode}")
     version, who = _registry(job).load(model), _who(job, reason, ticket)
-    how: dict[str, Any] = {"conf": job.conf, "now": job.now, "who": who, "override": override, "progress": Progress(job.say)}
-    return _planned(job, lambda: planning.make_plan(job.lake, request=request, version=version, **how))
+    return _planned(job, planning.make_plan, who, override, request=request, version=version)
 
 
 def revert(job: Job, replay_id: PlanId, override: Override = None, reason: Why = None, ticket: Ticket = None) -> Outcome:
     """Plans to take a published replay back: what its clicks fall back to, in clicks and money; publishes nothing."""
-    who = _who(job, reason, ticket)
-    how: dict[str, Any] = {"conf": job.conf, "now": job.now, "who": who, "override": override, "progress": Progress(job.say)}
-    return _planned(job, lambda: reverting.make_revert(job.lake, replay_id=replay_id, **how))
+    return _planned(job, reverting.make_revert, _who(job, reason, ticket), override, replay_id=replay_id)
 
 
-def _planned(job: Job, make: Callable[[], audit.Plan]) -> Outcome:
+def _planned(job: Job, make: Callable[..., audit.Plan], who: audit.Who, override: str | None, **asked: Any) -> Outcome:
     """What the plan says; also of one that guardrails stop, which nobody can apply: why they did must be seen."""
     try:
-        return _shown(job, make())
+        made = make(job.lake, conf=job.conf, now=job.now, who=who, override=override, progress=Progress(job.say), **asked)
+        return _shown(job, made)
     except Stopped as stopped:
         seen = _shown(job, stopped.plan)
         said = f"This plan was stopped and is not on record. Report: {seen.summary['report']}"
