@@ -136,7 +136,7 @@ def _refuse_version(plan: Plan, version: Version | None) -> None:
 def _refuse_unapproved(work: Work, log: Log) -> None:
     approval = work.plan.details["approval"]
     approved = [event for event in log.of(work.plan.plan_id) if event.name == "approve"]
-    needed = max(numbers.moved(work.plan.money).values(), default=0) > approval["above_micros"]
+    needed = numbers.needs_approval(work.plan.money, approval["above_micros"])
     if not needed or approved or (work.override and work.override.strip()):
         return
     raise NotApprovedError(

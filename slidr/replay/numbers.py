@@ -90,6 +90,10 @@ def moved(money: dict[str, Any]) -> dict[str, int]:
     return dict(sums)
 
 
+def needs_approval(money: dict[str, Any], above_micros: int) -> bool:
+    return max(moved(money).values(), default=0) > above_micros
+
+
 def _tally(cells: list[Row], extra: tuple[str, ...]) -> list[dict[str, Any]]:
     keys = (*extra, "direction", "currency")
     sums: dict[tuple[str, ...], dict[str, int]] = defaultdict(lambda: dict.fromkeys(TALLY, 0))
