@@ -13,11 +13,12 @@ from pyspark.sql import functions as F
 from slidr import data_files, plots
 from slidr.days import days_between
 from slidr.errors import InputError, NothingToDoError, UsageError
+from slidr.features import builds, counters
 from slidr.features import compare as comparing
-from slidr.features import counters
+from slidr.features.builds import look_back, reach_days
 from slidr.features.explain import columns_read, explained
-from slidr.features.repair import changed_days, late_clicks
-from slidr.features.spec import UNITS, FeatureSpec
+from slidr.features.repair import out_of_date
+from slidr.features.spec import FeatureSpec
 from slidr.options import OptionalFrom, OptionalTo, whole_days
 from slidr.run import Job, Outcome, folder
 from slidr.tables import CLICKS, Table, features_table
@@ -64,7 +65,8 @@ def features(
 
 
 def build(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"], *, allow_gaps: bool = False) -> int:
-    """Writes the features of these days and returns the number of new rows. `then` is never rewritten, `now` is replaced.
+    """Writes the features of these days and returns the number of new rows. `then` is never rewritten, `now` is replaced where the clicks
+    of the day or of its look-back were written to since.
 
     Days go in blocks, one commit each; a run that was killed goes on with the blocks that it lacks.
     """
@@ -79,9 +81,13 @@ def build(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["the
 def build_block(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> int:
     """Writes the features of consecutive days in one commit."""
     table = features_table(spec)
+    before = counters.there(job.lake, spec, days, known)
     clicks, zones = data_files.of(job.lake, CLICKS, look_back(spec, days)), job.conf.marketplaces
-    if known == "now" or stored(job, table, days, known).isEmpty():
-        return counters.replace_days(job.lake, clicks, days, spec=spec, known=known, zones=zones)
+    if known == "now" or not before.files:
+        written = counters.replace_days(job.lake, clicks, before, days, spec=spec, known=known, zones=zones)
+        if known == "now":
+            builds.note(job.lake, spec, days, commit=clicks.commit, run_id=job.run_id, now=job.now)
+        return written
     end = days[-1] + timedelta(days=1)
     rows = counters.build(job.lake.spark, clicks, spec=spec, start=days[0], end=end, known=known, zones=zones)
     rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
@@ -91,11 +97,12 @@ def build_block(job: Job, spec: FeatureSpec, days: Sequence[date], known: Litera
 
 
 def due(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> list[date]:
-    """Days with clicks that have no features yet; of `now`, all days with clicks."""
+    """Days with clicks that have no features yet; of `now`, also those whose clicks or look-back were written to since."""
     table = features_table(spec)
     clicks = _by_day(job.lake.read(CLICKS, days))
-    there = _by_day(stored(job, table, days, known)) if known == "then" and job.lake.exists(table) else {}
-    return [day for day in days if clicks.get(day, 0) > there.get(day, 0)]
+    there = _by_day(stored(job, table, days, known)) if job.lake.exists(table) else {}
+    done = builds.up_to_date(job.lake, spec, there) if known == "now" else set(there)
+    return [day for day in days if clicks.get(day, 0) > there.get(day, 0) or (day in there and day not in done)]
 
 
 def stored(job: Job, table: Table, days: Sequence[date], known: str) -> DataFrame:
@@ -115,16 +122,6 @@ def blocks(days: Sequence[date]) -> list[list[date]]:
         else:
             result.append([day])
     return result
-
-
-def look_back(spec: FeatureSpec, days: Sequence[date]) -> list[date]:
-    """The days, and those before them that the longest window reaches into."""
-    return [days[0] - timedelta(days=back) for back in range(reach_days(spec), 0, -1)] + list(days)
-
-
-def reach_days(spec: FeatureSpec) -> int:
-    """Days that the longest window reaches over, rounded up."""
-    return -(-spec.longest_window // UNITS["d"])
 
 
 def require_days(job: Job, read: Sequence[date], days: Sequence[date], *, allow_gaps: bool) -> None:
@@ -185,21 +182,17 @@ def tell_consistency(job: Job, spec: FeatureSpec, days: Sequence[date], known: L
 
 
 def rewrite_changed(job: Job, spec: FeatureSpec, days: Sequence[date]) -> Outcome:
-    """Finds the clicks that came to these days after their features of origin now, and rewrites the days that count them."""
-    table = features_table(spec)
+    """Finds the clicks of these days that built days of origin now don't count yet, and rewrites the days that they change."""
     ahead = days_between(days[0], days[-1] + timedelta(days=1 + reach_days(spec)))
-    clicks, built = job.lake.read(CLICKS, ahead), stored(job, table, ahead, "now")
-    late = late_clicks(job.lake.read(CLICKS, days), built.where(F.col("click_date").isin(list(days)))).persist()
-    built_days = {row[0] for row in built.select("click_date").distinct().collect()}  # one row a day
-    changed = [day for day in changed_days(late, clicks, spec) if day in built_days]
-    found = late.count()
-    late.unpersist()
-    # The newest first: a late click is found again as long as its own day, before all that it changes, is not rewritten.
-    for block in reversed(blocks(changed)):
+    job.lake.create(features_table(spec))
+    built = {file.values[0] for file in counters.there(job.lake, spec, ahead, "now").files}
+    found = out_of_date(job.lake, spec, days, built)
+    for block in blocks(found.days):
         build_block(job, spec, block, "now")
-    named = [str(day) for day in changed]
-    said = f"{found:,} late clicks; {len(changed)} days rewritten: {', '.join(named) or 'none'}."
-    return Outcome({"late_clicks": found, "days": named}, said=said)
+    named, late = [str(day) for day in found.days], sum(found.came.values())
+    keys = [{**row, "day": str(row["day"])} for row in found.keys]
+    said = f"{late:,} late clicks; {len(named)} days rewritten: {', '.join(named) or 'none'}."
+    return Outcome({"late_clicks": late, "days": named, "keys": keys}, {"Keys that count late clicks": keys} if keys else {}, said)
 
 
 def _block_plan(job: Job, spec: FeatureSpec, days: Sequence[date]) -> dict[str, Any]:

@@ -265,10 +265,21 @@ def shipped(name: str) -> Path:
     return package.folder("slidr.conf") / name
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping: YAML's own loader would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"found twice in one mapping: {', '.join(twice)}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises ConfigError where it is missing, not YAML, or not a mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506  # a SafeLoader
     except OSError as error:
         raise ConfigError(f"expected a readable file at {path}: {error.strerror}; check --conf or --source") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -4,8 +4,9 @@ Delta's protocol is delta-rs's work. A table with a newer reader version than 1 
 alone don't say what its rows are.
 """
 
+import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -15,18 +16,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
 from slidr import contract, direct, writers
 from slidr.errors import ConflictError, InputError
-from slidr.lake import Lake
+from slidr.lake import HISTORY_DAYS, Lake
 from slidr.new_files import Target, Written, store
 from slidr.tables import Table
 
 FORM = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(coerce_int96_timestamp_unit="us"))
 ROWS_AT_A_TIME = 65_536
 BROKEN = ("Parquet", "parquet", "deserialize", "Corrupt")  # words of what pyarrow says of a file that is not what it should be
+
+
+class CommitGoneError(InputError):
+    """The log does not hold this commit, or not any more."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Files:
     table: Table
     uri: str
     files: tuple[DataFile, ...]
+    commit: int
+
+    def only(self, files: Iterable[DataFile]) -> "Files":
+        """Some of the files."""
+        return replace(self, files=tuple(files))
 
     @property
     def paths(self) -> frozenset[str]:
@@ -60,7 +70,7 @@ class Files:
         self, file: DataFile, columns: Sequence[str], where: ds.Expression | None = None, *, at_a_time: int = ROWS_AT_A_TIME
     ) -> Iterator[pa.RecordBatch]:
         """Rows of one file, some at a time. Raises InputError where the file is gone or broken."""
-        one = replace(self, files=(file,)).dataset()
+        one = self.only([file]).dataset()
         with _whole(f"{self.uri.rstrip('/')}/{file.path}", self.table):
             found = one.to_batches(
                 columns=list(columns), filter=where, batch_size=at_a_time, use_threads=False, batch_readahead=1, fragment_readahead=1
@@ -99,14 +109,28 @@ def schema(table: Table) -> pa.Schema:
 def of(place: Lake | direct.Place, table: Table, days: Collection[date] | None = None, *, commit: int | None = None, **fixed: str) -> Files:
     """The live files of these days, and of these values of other partition columns, as of a commit or the newest one.
 
-    Raises InputError where the table is missing, differs from its declaration, or needs a newer reader than version 1.
+    Raises InputError where the table is missing, differs from its declaration, or needs a newer reader than version 1, CommitGoneError
+    where its log does not hold the commit.
     """
     with direct.told(place, table):
         delta = direct.opened(place, table)
         contract.require(table, direct.shape(delta))
         if commit is not None:
-            delta.load_as_version(commit)
-        return Files(table, delta.table_uri, _live(delta, table, days, fixed))
+            _go_back(delta, table, commit)
+        return Files(table, delta.table_uri, _live(delta, table, days, fixed), delta.version())
+
+
+def _go_back(delta: DeltaTable, table: Table, commit: int) -> None:
+    newest = delta.version()
+    try:
+        delta.load_as_version(commit)
+    except (TableNotFoundError, DeltaError) as error:
+        if not re.search("log ?segment", str(error), re.IGNORECASE):
+            raise
+        raise CommitGoneError(
+            f"expected commit {commit} of the table {table.name}, found none such in its log; the newest is {newest}, old ones are kept "
+            f"for {HISTORY_DAYS} days"
+        ) from error
 
 
 def written(place: Lake | direct.Place, table: Table, days: Collection[date]) -> dict[date, datetime]:

@@ -7,7 +7,7 @@ do not collide and readers prune.
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -132,6 +132,12 @@ class Lake:
         """The declared columns, of the given UTC days. Raises InputError where table and declaration differ."""
         df = conform(self.delta(table).toDF(), table)
         return df if days is None else df.where(in_days(F.col(table.day), days))
+
+    def read_named(self, table: Table, days: Sequence[date], paths: Collection[str]) -> DataFrame:
+        """The declared columns of the live files of these days with these names, as the log has them."""
+        names = [path.rsplit("/")[-1] for path in paths]
+        rows = self.delta(table).toDF().where(in_days(F.col(table.day), days) & F.col("_metadata.file_name").isin(names))
+        return conform(rows, table)
 
     def read_files(self, table: Table, days: Sequence[date]) -> dict[str, int]:
         """Path -> bytes of the files that hold these days."""

@@ -443,12 +443,28 @@ message       string?    error in one paragraph; NULL if none
 """),
 )
 
+FEATURE_BUILDS = Table(
+    "feature_builds",
+    "Builds of features of origin now: what each day was counted from, so that days which late clicks change are found",
+    grain=("spec_id", "click_date", "run_id"),
+    partitions=("built_date",),
+    columns=_columns("""
+spec_id         string     feature spec
+click_date      date       UTC day whose features were built
+clicks_version  bigint     commit of the table clicks that they were counted from
+run_id          string     run that built them
+built_time      timestamp  when, UTC
+built_date      date       UTC day of built_time
+"""),
+)
+
 ALL = (
     CLICKS,
     PURCHASES,
     REJECTS,
     PSEUDONYM_KEYS,
     ERASED,
+    FEATURE_BUILDS,
     LABELS,
     DECISIONS,
     SHADOW_DECISIONS,

@@ -58,7 +58,8 @@ def main() -> None:
 
     counters.plan = faulty
     lake.create(features_table(conf.spec))
-    counters.replace_days(lake, data_files.of(lake, CLICKS), [day], spec=conf.spec, known="then", zones=conf.marketplaces)
+    before = counters.there(lake, conf.spec, [day], "then")
+    counters.replace_days(lake, data_files.of(lake, CLICKS), before, [day], spec=conf.spec, known="then", zones=conf.marketplaces)
 
 
 if __name__ == "__main__":

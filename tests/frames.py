@@ -87,7 +87,7 @@ def click_files(folder: Path, rows: list[dict[str, Any]], files: int = 1) -> Fil
             made.append(DataFile(f"{day}-{number}.parquet", table.num_rows, (day,)))
             folder.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, folder / made[-1].path)
-    return Files(CLICKS, str(folder), tuple(made))
+    return Files(CLICKS, str(folder), tuple(made), commit=0)
 
 
 def purchases(spark: SparkSession, *rows: dict[str, Any]) -> DataFrame:

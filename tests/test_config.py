@@ -45,6 +45,14 @@ def test_a_missing_key_is_an_error(tmp_path: Path) -> None:
         config.load(path)
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    text = config.shipped("local.yaml").read_text()
+    path = tmp_path / "conf.yaml"
+    path.write_text(text.replace("    user: [user_id]\n", "    user: [user_id]\n    user: [ip]\n", 1))
+    with pytest.raises(ConfigError, match="twice in one mapping: user"):
+        config.load(path)
+
+
 def test_set_overrides_a_key_and_refuses_an_unknown_one() -> None:
     path = config.shipped("local.yaml")
     assert config.load(path, ("training.epochs=9",)).training.epochs == 9

@@ -87,6 +87,23 @@ def test_partitioning_order_and_path_change_nothing(spark: SparkSession, conf: C
     assert by_day == whole
 
 
+@pytest.mark.parametrize(("partitions", "adaptive"), [("1", "true"), ("7", "false"), ("7", "true")])
+def test_numbers_of_tasks_and_adaptive_execution_change_nothing(
+    spark: SparkSession, conf: Config, tmp_path: Path, partitions: str, adaptive: str
+) -> None:
+    rows = random_clicks(seed=6, size=120)
+    settings = {"spark.sql.shuffle.partitions": partitions, "spark.sql.adaptive.enabled": adaptive}
+    before = {key: spark.conf.get(key) for key in settings}
+    for key, value in settings.items():
+        spark.conf.set(key, value)
+    try:
+        found = built(spark, as_files(tmp_path, rows, files=3), conf.spec, "then", *DAYS, conf.marketplaces)
+    finally:
+        for key, value in before.items():
+            spark.conf.set(key, value)
+    assert found == naive_features(rows, conf.spec, "then")
+
+
 def test_time_of_click_is_the_marketplaces(spark: SparkSession, conf: Config, tmp_path: Path) -> None:
     # 8 March 2026, 02:00 in New York does not exist: clocks go from 01:59 (UTC-5) to 03:00 (UTC-4).
     times = {"before": "2026-03-08 06:59:00", "after": "2026-03-08 07:00:00", "monday": "2026-03-09 04:00:00"}

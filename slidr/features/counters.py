@@ -43,13 +43,15 @@ def build(
     return made.withColumns({"click_date": F.to_date("click_time"), "origin": F.lit(known)}).select(*features_table(spec).names)
 
 
-def replace_days(lake: Lake, clicks: Files, days: Sequence[date], *, spec: FeatureSpec, known: str, zones: Mapping[str, str]) -> int:
-    """Puts the features of these consecutive days, as `build` gives them, in the place of those that are there, in one commit; returns
-    how many rows. The tasks that make the rows write them: on their way through Spark they would cost more than all counting.
+def replace_days(
+    lake: Lake, clicks: Files, before: Files, days: Sequence[date], *, spec: FeatureSpec, known: str, zones: Mapping[str, str]
+) -> int:
+    """Puts the features of these consecutive days, as `build` gives them, in the place of `before`, in one commit; returns how many rows.
+    The tasks that make the rows write them: on their way through Spark they would cost more than all counting.
 
-    Raises ConflictError where another writer changed these features meanwhile; otherwise as `build`.
+    `before` is `there(...)`, looked at before `clicks` were: so no build from older clicks takes the place of one from newer clicks.
+    Raises ConflictError where another writer changed these features since; otherwise as `build`.
     """
-    before = data_files.of(lake, features_table(spec), days, origin=known)
     target = Target(before.uri, before.table, (("origin", known),))
     end = days[-1] + timedelta(days=1)
     rows, last = _before_last(lake.spark, clicks, spec=spec, start=days[0], end=end, known=known, zones=zones)
@@ -57,6 +59,11 @@ def replace_days(lake: Lake, clicks: Files, days: Sequence[date], *, spec: Featu
     written = [Written(*row) for row in made]
     data_files.replace_days(lake, target, before, days, written)
     return sum(file.rows for file in written)
+
+
+def there(lake: Lake, spec: FeatureSpec, days: Sequence[date], known: str) -> Files:
+    """The files of these days' features of one origin."""
+    return data_files.of(lake, features_table(spec), days, origin=known)
 
 
 def _before_last(

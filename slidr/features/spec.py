@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictInt, ValidationError
+
 from slidr.errors import ConfigError
 
 # A change of what the same spec computes is a new revision; a spec of another revision is refused, never reinterpreted.
@@ -46,6 +48,27 @@ class Counter:
     distinct: str | None = None
 
 
+class _CounterShape(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    entity: str
+    measure: str
+    windows: tuple[str, ...]
+    distinct: str | None = None
+
+
+class _Shape(BaseModel):
+    """A spec as it stands in YAML, where entities are a mapping, or in a bundle's JSON, where they are pairs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    entities: dict[str, tuple[str, ...]] | tuple[tuple[str, tuple[str, ...]], ...]
+    counters: tuple[_CounterShape, ...]
+    time_of_click: StrictBool
+    logged_in: StrictBool
+    revision: StrictInt = REVISION
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """Entities (name -> key columns), counters, and two switches. `spec_id` is a hash of the meaning."""
@@ -59,22 +82,22 @@ class FeatureSpec:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "FeatureSpec":
         """A validated spec from YAML or JSON. Raises ConfigError that lists every problem at once."""
-        expected = {"entities", "counters", "time_of_click", "logged_in"}
-        problems = [f"missing key {key!r}" for key in sorted(expected - set(raw))]
-        problems += [f"unknown key {key!r}" for key in sorted(set(raw) - expected - {"revision"})]
-        if raw.get("revision", REVISION) != REVISION:
-            problems.append(f"revision {raw['revision']} is not this code's {REVISION}: use the slidr release that made it")
-        _raise(problems)
-        counters = tuple(_counter(item, problems) for item in raw["counters"])
-        _raise(problems)
-        entities = raw["entities"].items() if isinstance(raw["entities"], Mapping) else raw["entities"]
+        try:
+            shape = _Shape.model_validate(raw)
+        except ValidationError as error:
+            raise _invalid([f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]) from error
+        if shape.revision != REVISION:
+            raise _invalid([f"revision {shape.revision} is not this code's {REVISION}: use the slidr release that made it"])
+        entities = shape.entities.items() if isinstance(shape.entities, dict) else shape.entities
         spec = cls(
-            entities=tuple((name, tuple(columns)) for name, columns in entities),
-            counters=counters,
-            time_of_click=bool(raw["time_of_click"]),
-            logged_in=bool(raw["logged_in"]),
+            entities=tuple(entities),
+            counters=tuple(Counter(item.entity, item.measure, item.windows, item.distinct) for item in shape.counters),
+            time_of_click=shape.time_of_click,
+            logged_in=shape.logged_in,
         )
-        _raise(_problems(spec))
+        problems = _problems(spec)
+        if problems:
+            raise _invalid(problems)
         return spec
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,8 +105,11 @@ class FeatureSpec:
 
     @property
     def spec_id(self) -> str:
-        """First 12 hex digits of the sha256 of the canonical JSON; the order of counters is part of the meaning."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        """First 12 hex digits of the sha256 of the canonical JSON. The order of counters is part of the meaning, since it is that of the
+        columns; that of entities and of their columns is not, nor are entities that nothing counts."""
+        counted = {counter.entity for counter in self.counters}
+        entities = {name: sorted(columns) for name, columns in self.entities if name in counted}
+        return hashlib.sha256(json.dumps({**self.to_dict(), "entities": entities}, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def longest_window(self) -> int:
@@ -141,18 +167,12 @@ def _counter_columns(counter: Counter) -> list[FeatureColumn]:
     ]
 
 
-def _counter(raw: Mapping[str, Any], problems: list[str]) -> Counter:
-    unknown = set(raw) - {"entity", "measure", "windows", "distinct"}
-    missing = {"entity", "measure", "windows"} - set(raw)
-    if unknown or missing:
-        problems.append(f"counter {dict(raw)}: unknown {sorted(unknown)}, missing {sorted(missing)}")
-        return Counter("", "", ())
-    return Counter(raw["entity"], raw["measure"], tuple(raw["windows"]), raw.get("distinct"))
-
-
 def _problems(spec: FeatureSpec) -> list[str]:
-    problems = []
+    names = [name for name, _ in spec.entities]
+    problems = [f"entity {name!r} is listed twice" for name in sorted({n for n in names if names.count(n) > 1})]
     for name, columns in spec.entities:
+        if len(set(columns)) < len(columns):
+            problems.append(f"entity {name!r}: expected each column once, found {', '.join(columns)}")
         if not NAME.match(name):
             problems.append(f"entity {name!r}: expected a lower-case name")
         unknown = [column for column in columns if column not in KEY_COLUMNS]
@@ -190,6 +210,5 @@ def _counter_problems(counter: Counter, entities: set[str]) -> list[str]:
     return problems
 
 
-def _raise(problems: list[str]) -> None:
-    if problems:
-        raise ConfigError("the feature spec is not valid:\n  " + "\n  ".join(problems))
+def _invalid(problems: list[str]) -> ConfigError:
+    return ConfigError("the feature spec is not valid:\n  " + "\n  ".join(problems))

@@ -50,10 +50,11 @@ def compute(lake: Lake, into: Lake, *, request: Request, spec: FeatureSpec, comm
     """
     first = (request.start.astimezone(timezone.utc) - timedelta(microseconds=spec.longest_window)).date()
     days = days_between(first, request.days[-1] + timedelta(days=1))
-    clicks = data_files.of(lake, CLICKS, days, commit=commit)
+    clicks, known = data_files.of(lake, CLICKS, days, commit=commit), KNOWN[request.mode]
     _refuse_missing_days(lake, clicks, days)
     direct.create(into, features_table(spec))
-    counters.replace_days(into, clicks, request.days, spec=spec, known=KNOWN[request.mode], zones=zones)
+    before = counters.there(into, spec, request.days, known)
+    counters.replace_days(into, clicks, before, request.days, spec=spec, known=known, zones=zones)
 
 
 def is_computed(into: Lake, spec: FeatureSpec) -> bool:

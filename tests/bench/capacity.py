@@ -121,7 +121,7 @@ def plan() -> None:
 
         def of(table: Table, many: int = files) -> Files:
             names = [DataFile(f"{table.day}={day}/part-{n:05d}-{'0' * 36}.snappy.parquet", 500_000, (day, "then")) for n in range(many)]
-            return Files(table, f"s3a://bucket/lake/{table.name}", tuple(names))
+            return Files(table, f"s3a://bucket/lake/{table.name}", tuple(names), commit=0)
 
         began = time.monotonic()
         features = of(features_table(CONF.spec))
@@ -146,7 +146,10 @@ def counted() -> None:
         for start in (first, first, end - timedelta(days=1)):  # the first round warms up
             shuffled, days = _shuffled(spark), [start + timedelta(days=n) for n in range((end - start).days)]
             with Tree() as tree:
-                rows = counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=CONF.spec, known="then", zones=CONF.marketplaces)
+                before = counters.there(lake, CONF.spec, days, "then")
+                rows = counters.replace_days(
+                    lake, data_files.of(lake, CLICKS), before, days, spec=CONF.spec, known="then", zones=CONF.marketplaces
+                )
             seen[start] = (tree.cpu, _shuffled(spark) - shuffled, rows)
     (all_cpu, _, all_rows), (day_cpu, _, day_rows) = seen[first], seen[end - timedelta(days=1)]
     each = (all_cpu - day_cpu) / (all_rows - day_rows)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
+from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
 from slidr.features.spec import micros
@@ -40,14 +40,14 @@ def write_parquet(path: Path, rows: int, hot: float, seed: int = 1, files: int =
         pq.write_table(pa.table(columns), path / f"part-{number}.parquet")
 
 
-def fill(lake: Lake, spark: SparkSession, path: Path) -> None:
-    """The clicks of `write_parquet` as the table `clicks`; user -1 is a guest."""
+def fill(lake: Lake, spark: SparkSession, path: Path, delay: Column | None = None) -> None:
+    """The clicks of `write_parquet` as the table `clicks`; user -1 is a guest. They arrive `delay` microseconds after they were made."""
     rows = spark.read.parquet(str(path))
     time = F.timestamp_micros("t")
     fixed = {"device": "desktop", "marketplace": "US", "advertiser_id": "a", "campaign_id": "c", "currency": "USD"}
     columns = {
         "click_time": time,
-        "arrival_time": time,
+        "arrival_time": time if delay is None else F.timestamp_micros(F.col("t") + delay),
         "click_date": F.to_date(time),
         "local_date": F.to_date(time),
         "user_id": F.when(F.col("user_id") != "-1", F.col("user_id")),

@@ -20,9 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from slidr import config, data_files, session
+from slidr.buckets import numbered
 from slidr.features import counters, kernel
+from slidr.features.reading import Reading
 from slidr.features.spec import FeatureSpec, micros
 from slidr.lake import Lake
+from slidr.pyworker import light
 from slidr.tables import CLICKS, features_table
 from tests.bench.clicks import DAYS, fill, write_parquet
 from tests.bench.measure import Cost, side_by_side
@@ -46,8 +49,15 @@ START, END = date(2026, 3, 1), date(2026, 3, 1) + timedelta(days=DAYS)
 CONF = config.load(config.shipped("local.yaml"))
 
 
-def built(lake: Lake, spec: FeatureSpec, known: Known = "now") -> DataFrame:
-    return counters.build(lake.spark, data_files.of(lake, CLICKS), spec=spec, start=START, end=END, known=known, zones=CONF.marketplaces)
+def built(lake: Lake, spec: FeatureSpec, known: Known = "now", start: date = START) -> DataFrame:
+    return counters.build(lake.spark, data_files.of(lake, CLICKS), spec=spec, start=start, end=END, known=known, zones=CONF.marketplaces)
+
+
+def read(lake: Lake, spec: FeatureSpec) -> DataFrame:
+    """What the tasks that read the clicks hand on to the first counting ones: all that a keyed copy of the clicks would spare."""
+    clicks, stage = data_files.of(lake, CLICKS), counters.plan(spec, known="now", tasks=4)[0]
+    reading = Reading(clicks, stage.layout, counters.families(spec)[0][0], (START, END), dict(CONF.marketplaces), stage.buckets)
+    return numbered(lake.spark, len(clicks.files)).mapInArrow(light(reading.run), counters.PACKED)
 
 
 def sums(df: DataFrame) -> list[int]:
@@ -144,7 +154,8 @@ class Bench:
         copy.create(table)
 
         def slidr() -> None:
-            counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=CONF.spec, known="now", zones=CONF.marketplaces)
+            before = counters.there(lake, CONF.spec, days, "now")
+            counters.replace_days(lake, data_files.of(lake, CLICKS), before, days, spec=CONF.spec, known="now", zones=CONF.marketplaces)
 
         def floor() -> None:
             finished = lake.read(table).repartition(F.col("click_id")).sortWithinPartitions("click_date", "origin", "click_id")
@@ -189,6 +200,17 @@ class Bench:
     def _nowhere(self, lake: Lake, known: Known = "now") -> None:
         built(lake, CONF.spec, known).write.format("noop").mode("overwrite").save()
 
+    def day(self, rows: int) -> None:
+        """The last of the days with all before it as its look-back, the reading of these clicks alone, and all days."""
+        lake, last = self.world(rows, 0.1)[0], END - timedelta(days=1)
+        frames = {
+            "one day and its look-back": lambda: built(lake, CONF.spec, start=last),
+            "reading alone": lambda: read(lake, CONF.spec),
+            "all days": lambda: built(lake, CONF.spec),
+        }
+        ways = {name: lambda made=made: made().write.format("noop").mode("overwrite").save() for name, made in frames.items()}
+        self.show(f"A day with its look-back, {rows:,} clicks", rows, side_by_side(ways), "one day and its look-back")
+
     def giant(self, rows: int) -> None:
         """All clicks on one address: what the largest Python worker holds."""
         lake, _ = self.world(rows, 1.0)
@@ -205,12 +227,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 500_000, 2_000_000, 8_000_000])
     parser.add_argument("--rounds", type=int, default=5, help="of the whole feature set and of the six counts, after a warm one")
-    parser.add_argument("--only", choices=["whole", "six", "growth", "hot", "giant"])
+    parser.add_argument("--only", choices=["whole", "six", "growth", "hot", "day", "giant"])
     given = parser.parse_args()
     spark = session.build(CONF.spark, app="slidr-bench")
     with tempfile.TemporaryDirectory(prefix="slidr-bench-") as folder:
         bench = Bench(spark, Path(folder), given.rounds)
-        for name in [given.only] if given.only else ["whole", "six", "hot", "growth"]:
+        for name in [given.only] if given.only else ["whole", "six", "hot", "day", "growth"]:
             if name == "growth":
                 bench.growth(given.rows)
             else:

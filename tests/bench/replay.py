@@ -77,7 +77,8 @@ def prepare(spark: SparkSession, root: Path, rows: int) -> Lake:
         lake.create(table)
     lake.create(features_table(SPEC))
     days = [FIRST.date() + timedelta(days=n) for n in range(DAYS)]
-    counters.replace_days(lake, data_files.of(lake, CLICKS), days, spec=SPEC, known="then", zones=CONF.marketplaces)
+    before = counters.there(lake, SPEC, days, "then")
+    counters.replace_days(lake, data_files.of(lake, CLICKS), before, days, spec=SPEC, known="then", zones=CONF.marketplaces)
     return lake
 
 
