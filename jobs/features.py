@@ -98,19 +98,14 @@ def build_block(job: Job, spec: FeatureSpec, days: Sequence[date], known: Litera
 
 def due(job: Job, spec: FeatureSpec, days: Sequence[date], known: Literal["then", "now"]) -> list[date]:
     """Days with clicks that have no features yet; of `now`, also those whose clicks or look-back were written to since."""
-    table = features_table(spec)
-    clicks = _by_day(job.lake.read(CLICKS, days))
-    there = _by_day(stored(job, table, days, known)) if job.lake.exists(table) else {}
+    clicks = data_files.of(job.lake, CLICKS, days).rows
+    there = counters.there(job.lake, spec, days, known).rows if job.lake.exists(features_table(spec)) else {}
     done = builds.up_to_date(job.lake, spec, there) if known == "now" else set(there)
     return [day for day in days if clicks.get(day, 0) > there.get(day, 0) or (day in there and day not in done)]
 
 
 def stored(job: Job, table: Table, days: Sequence[date], known: str) -> DataFrame:
     return job.lake.read(table, days).where(F.col("origin") == known)
-
-
-def _by_day(rows: DataFrame) -> dict[date, int]:
-    return {row[0]: row[1] for row in rows.groupBy("click_date").count().collect()}  # one row a day
 
 
 def blocks(days: Sequence[date]) -> list[list[date]]:
@@ -126,7 +121,7 @@ def blocks(days: Sequence[date]) -> list[list[date]]:
 
 def require_days(job: Job, read: Sequence[date], days: Sequence[date], *, allow_gaps: bool) -> None:
     """Raises where a day is missing. Before the first day of the lake nothing is missing: it is a boundary."""
-    found = {row[0] for row in job.lake.read(CLICKS).select("click_date").distinct().collect()}  # one row per day
+    found = set(data_files.of(job.lake, CLICKS).rows)
     if not found & set(days):
         raise NothingToDoError(f"expected clicks from {days[0]} to {days[-1]}, found none; ingest them first")
     missing = [str(day) for day in read if min(found) < day < max(found) and day not in found]
@@ -185,7 +180,7 @@ def rewrite_changed(job: Job, spec: FeatureSpec, days: Sequence[date]) -> Outcom
     """Finds the clicks of these days that built days of origin now don't count yet, and rewrites the days that they change."""
     ahead = days_between(days[0], days[-1] + timedelta(days=1 + reach_days(spec)))
     job.lake.create(features_table(spec))
-    built = {file.values[0] for file in counters.there(job.lake, spec, ahead, "now").files}
+    built = set(counters.there(job.lake, spec, ahead, "now").rows)
     found = out_of_date(job.lake, spec, days, built)
     for block in blocks(found.days):
         build_block(job, spec, block, "now")

@@ -57,6 +57,15 @@ class Files:
         return replace(self, files=tuple(files))
 
     @property
+    def rows(self) -> dict[date, int]:
+        """Rows by day, of days that have any; counted in the file where the log does not say."""
+        found: dict[date, int] = {}
+        for file in self.files:
+            rows = self.only([file]).dataset().count_rows() if file.rows is None else file.rows
+            found[file.values[0]] = found.get(file.values[0], 0) + rows
+        return {day: rows for day, rows in found.items() if rows}
+
+    @property
     def paths(self) -> frozenset[str]:
         return frozenset(file.path for file in self.files)
 

@@ -237,7 +237,7 @@ def test_now_is_counted_again_only_where_clicks_came(world: World, monkeypatch: 
 def test_repair_after_builds_and_late_clicks_in_any_order(world: World) -> None:
     random = Random(4)
     days = [START + timedelta(days=n) for n in range(10)]
-    for turn in range(4):
+    for turn in range(3):
         first, more = random.randrange(9), random.randrange(1, 3)
         window = ("--from", f"{days[first]:%F}", "--to", f"{days[first] + timedelta(days=more):%F}")
         for n in range(random.randrange(1, 4)):

@@ -48,8 +48,8 @@ def come_since(lake: Lake, days: Collection[date], commit: int | None) -> tuple[
     the files hold older ones too.
     """
     now, then = data_files.of(lake, CLICKS, days), _as_of(lake, days, commit)
-    before, after = _rows(then), _rows(now)
-    more = {day: rows - before.get(day, 0) for day, rows in after.items() if rows > before.get(day, 0)}
+    before = then.rows
+    more = {day: rows - before.get(day, 0) for day, rows in now.rows.items() if rows > before.get(day, 0)}
     return now.only(file for file in now.files if file.values[0] in more and file.path not in then.paths), more
 
 
@@ -72,11 +72,3 @@ def _as_of(lake: Lake, days: Collection[date], commit: int | None) -> Files:
         return data_files.of(lake, CLICKS, days, commit=commit)
     except CommitGoneError:
         return nothing
-
-
-def _rows(files: Files) -> dict[date, int]:
-    found: dict[date, int] = {}
-    for file in files.files:
-        rows = files.only([file]).dataset().count_rows() if file.rows is None else file.rows
-        found[file.values[0]] = found.get(file.values[0], 0) + rows
-    return found
