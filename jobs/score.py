@@ -2,21 +2,18 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from slidr import deciding, pages, shadow
 from slidr.days import days_of
-from slidr.errors import InputError
-from slidr.features.counters import prefer_logged
 from slidr.options import From, To, window
 from slidr.run import Job, Outcome, folder
-from slidr.tables import CLICKS, features_table
 from slidr.version import Version
 
 Model = Annotated[str, typer.Option("--model", help="champion, stable, or the number of a version.")]
@@ -34,26 +31,23 @@ def score(job: Job, start: From, end: To, model: Model = "champion", shadows: Sh
     registry = Registry(job.conf.registry, job.lake)
     version = registry.load(model)
     others = [registry.load(number) for number in dict.fromkeys(shadows or [])]
-    done = decide(job, version, first, last)
+    done = decide(job, version, first, last, others)
     return compare(job, others, first, last, done) if others else done
 
 
-def decide(job: Job, version: Version, first: datetime, last: datetime) -> Outcome:
-    """First decisions of the window by one version, counted by basis."""
-    done = deciding.decide(job.lake, version, first, last, run_id=job.run_id, decided_time=job.now)
+def decide(job: Job, version: Version, first: datetime, last: datetime, others: Sequence[Version] = ()) -> Outcome:
+    """First decisions of the window by one version, counted by basis; in the same pass what the others say of its clicks."""
+    done = deciding.decide(job.lake, version, first, last, run_id=job.run_id, decided_time=job.now, shadows=others)
     summary = {"model_version": version.number, "from": first.isoformat(), "to": last.isoformat(), "new_decisions": done.new}
+    shadows = {"new_shadow_decisions": done.shadows} if others else {}
     said = f"{done.new:,} clicks decided by version {version.number}."
     shown = [{"basis": basis, "clicks": clicks, "invalid": invalid} for basis, (clicks, invalid) in done.counts.items()]
-    return Outcome({**summary, "by_basis": shown}, {"New decisions": shown} if shown else {}, said)
+    return Outcome({**summary, **shadows, "by_basis": shown}, {"New decisions": shown} if shown else {}, said)
 
 
 def compare(job: Job, others: Sequence[Version], first: datetime, last: datetime, done: Outcome) -> Outcome:
-    """The outcome `done` of the decisions, and how those of the other versions differ, which are kept in `shadow_decisions`."""
-    days, inside = days_of(first, last), _inside(first, last)
-    clicks = job.lake.read(CLICKS, days).where(inside)
-    found = shadow.shadow_decisions(clicks, _features(job, others[0], days), others, run_id=job.run_id, decided_time=job.now)
-    new = shadow.write(job.lake, found, days)
-    rows = shadow.differences(job.lake, days, inside, [version.number for version in others])
+    """The outcome `done` of the decisions, and how what the other versions said differs, which is kept in `shadow_decisions`."""
+    rows = shadow.differences(job.lake, days_of(first, last), _inside(first, last), [version.number for version in others])
     path = folder(job, "shadow", job.run_id) / "differences.csv"
     pd.DataFrame(rows).map(pages.cell).to_csv(path, index=False)
     shown: dict[str, Any] = {
@@ -62,8 +56,9 @@ def compare(job: Job, others: Sequence[Version], first: datetime, last: datetime
         "By advertiser and currency": _told(rows, "advertiser_id", "currency")[:SHOWN],
     }
     versions = ", ".join(version.number for version in others)
+    new = done.summary["new_shadow_decisions"]
     said = f"{done.said}\n{new:,} shadow decisions by {versions}; nothing of them is published. All differences: {path}"
-    return Outcome({**done.summary, "new_shadow_decisions": new, "shadows": rows, "differences": str(path)}, {**done.shown, **shown}, said)
+    return Outcome({**done.summary, "shadows": rows, "differences": str(path)}, {**done.shown, **shown}, said)
 
 
 def _told(rows: Sequence[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
@@ -77,16 +72,6 @@ def _told(rows: Sequence[dict[str, Any]], *by: str) -> list[dict[str, Any]]:
             told["more free money"] = pages.amount(row["cost_only_shadow"] - row["cost_only_decided"])
         found.append(told)
     return found
-
-
-def _features(job: Job, version: Version, days: Sequence[date]) -> DataFrame:
-    table = features_table(version.bundle.spec)
-    if job.lake.version(table) < 0 or job.lake.read(table, days).isEmpty():
-        raise InputError(
-            f"expected features of spec {version.bundle.spec.spec_id} (of version {version.number}) from {days[0]} to {days[-1]}, "
-            f"found none; run `slidr features --from {days[0]} --to {days[-1] + timedelta(days=1)}`"
-        )
-    return prefer_logged(job.lake.read(table, days))
 
 
 def _inside(first: datetime, last: datetime) -> Column:

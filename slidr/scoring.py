@@ -52,10 +52,15 @@ def empty_permille(x_BF: Array) -> NDArray[np.int32]:
 def scores_and_reasons(bundle: Bundle, x_BF: Array) -> tuple[Array, Texts]:
     """Scores (B,) of raw features (B, F), NaN for NULL, and REASONS (B, 4) of each score that could be invalid in some slice, else None."""
     scores = forward(bundle, x_BF)
-    texts = np.full((len(scores), len(REASONS)), None, dtype=object)
+    texts = unexplained(len(scores))
     high = scores > min([*bundle.thresholds.values(), bundle.default_threshold])
     texts[high, 0], texts[high, 1:] = strongest(bundle, x_BF[high])
     return scores, texts
+
+
+def unexplained(clicks: int) -> Texts:
+    """REASONS (B, 4) of clicks that have none."""
+    return np.full((clicks, len(REASONS)), None, dtype=object)
 
 
 def with_score_and_slice(clicks: DataFrame, features: DataFrame, bundle: Bundle, suffix: str = "") -> DataFrame:
@@ -90,26 +95,25 @@ def decided(clicks: DataFrame, scores: DataFrame, bundle: Bundle) -> DataFrame:
     return with_verdict(scored, bundle).withColumn("ivt_class", ivt_class).withColumns(_reasons_of_invalid())
 
 
-def with_verdict(scored: DataFrame, bundle: Bundle, suffix: str = "") -> DataFrame:
-    """Scored clicks with `basis`, `threshold` and `is_invalid`; these, `score` and `slice` each have the suffix.
+def with_verdict(scored: DataFrame, bundle: Bundle) -> DataFrame:
+    """Clicks with `score` and `slice`, and with `basis`, `threshold` and `is_invalid`.
 
     A click that the upstream filter made free stays invalid (`upstream`); one without features is valid (`no_features`); neither
     gets a threshold. A slice that the version does not know takes the version's default threshold (`unseen_slice`).
     """
-    score, basis, threshold = f"score{suffix}", f"basis{suffix}", f"threshold{suffix}"
-    own = own_threshold(bundle, F.col(f"slice{suffix}"))
-    found = (
+    own = own_threshold(bundle, F.col("slice"))
+    basis = (
         F.when(F.col("upstream_filter").isNotNull(), "upstream")
-        .when(F.col(score).isNull(), "no_features")
+        .when(F.col("score").isNull(), "no_features")
         .when(own.isNull(), "unseen_slice")
         .otherwise("model")
     )
-    applies = F.col(basis).isin("model", "unseen_slice")
-    by_score = applies & (F.col(score) > F.col(threshold))
+    applies = F.col("basis").isin("model", "unseen_slice")
+    by_score = applies & (F.col("score") > F.col("threshold"))
     return (
-        scored.withColumn(basis, found)
-        .withColumn(threshold, F.when(applies, F.coalesce(own, F.lit(bundle.default_threshold))))
-        .withColumn(f"is_invalid{suffix}", F.coalesce(by_score, F.lit(False)) | (F.col(basis) == "upstream"))
+        scored.withColumn("basis", basis)
+        .withColumn("threshold", F.when(applies, F.coalesce(own, F.lit(bundle.default_threshold))))
+        .withColumn("is_invalid", F.coalesce(by_score, F.lit(False)) | (F.col("basis") == "upstream"))
     )
 
 

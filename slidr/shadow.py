@@ -1,81 +1,19 @@
-"""Champion and challengers: what other versions would have decided of the same clicks. Never published."""
+"""Champion and challengers: how what other versions would have decided differs from what was decided. Never published."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from slidr.bundle import forward
-from slidr.errors import InputError
 from slidr.lake import Lake
-from slidr.pyworker import light
-from slidr.scoring import USED, packed, with_verdict
-from slidr.slices import slice_name
 from slidr.tables import DECISIONS, SHADOW_DECISIONS
-from slidr.version import Version
 
 BY = ("report_slice", "advertiser_id", "currency")  # what differences are counted by
 MONEY = ("cost_only_decided", "cost_only_shadow")
 KINDS = ("both_valid", "both_invalid", "only_decided_invalid", "only_shadow_invalid")
-
-
-def shadow_decisions(
-    clicks: DataFrame, features: DataFrame, versions: Sequence[Version], *, run_id: str, decided_time: datetime
-) -> DataFrame:
-    """Rows of `shadow_decisions`: every click by every version, in one pass over clicks and features.
-
-    `features` has at most one row per click, of the spec that all versions share. Raises InputError where they don't share one.
-    """
-    _require_one_spec(versions)
-    used = {USED + name: F.col(name) for name in sorted({name for v in versions for name in v.bundle.slices.features})}
-    scores = features.withColumn("scores", _scores(versions)).withColumns(used).select("click_id", "scores", *used)
-    rows = clicks.join(scores, on="click_id", how="left")
-    for place, version in enumerate(versions):
-        suffix = f"_{place}"
-        named = {f"score{suffix}": F.col("scores")[place], f"slice{suffix}": slice_name(version.bundle.slices, features=USED)}
-        rows = with_verdict(rows.withColumns(named), version.bundle, suffix)
-    verdicts = F.array(*[_verdict(version, f"_{place}") for place, version in enumerate(versions)])
-    written = {"run_id": F.lit(run_id), "decided_time": F.lit(decided_time)}
-    exploded = rows.select("click_id", "click_date", F.explode(verdicts).alias("verdict")).select("click_id", "click_date", "verdict.*")
-    return exploded.withColumns(written).select(*SHADOW_DECISIONS.names)
-
-
-def _require_one_spec(versions: Sequence[Version]) -> None:
-    specs = {version.number: version.bundle.spec.spec_id for version in versions}
-    if len(set(specs.values())) != 1:
-        raise InputError(f"expected versions that read one feature spec, found {specs}; shadow those of each spec in a run of their own")
-
-
-def _scores(versions: Sequence[Version]) -> Column:
-    bundles = [version.bundle for version in versions]
-
-    @F.pandas_udf("array<double>")  # type: ignore[call-overload, untyped-decorator] # its types lack the default kind of function
-    @light
-    def score(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
-        for batch in batches:
-            x_BF = np.stack(batch.to_list())
-            yield pd.Series(list(np.stack([forward(bundle, x_BF) for bundle in bundles], axis=1)))
-
-    found: Column = score(packed(bundles[0]))
-    return found
-
-
-def _verdict(version: Version, suffix: str) -> Column:
-    own = [F.col(f"{name}{suffix}").alias(name) for name in ("slice", "score", "threshold", "is_invalid", "basis")]
-    return F.struct(F.lit(version.number).alias("model_version"), *own, F.lit(version.bundle.spec.spec_id).alias("spec_id"))
-
-
-def write(lake: Lake, found: DataFrame, days: Sequence[date]) -> int:
-    """Inserts the rows of these days that the table lacks, and returns how many."""
-    kept = found.persist(StorageLevel.MEMORY_AND_DISK)
-    new = lake.insert_new(kept, SHADOW_DECISIONS, days)
-    kept.unpersist()
-    return new
 
 
 def differences(lake: Lake, days: Sequence[date], where: Column, versions: Sequence[str]) -> list[dict[str, Any]]:

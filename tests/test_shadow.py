@@ -1,19 +1,21 @@
 """Shadow decisions are what each version would have decided alone, and are compared with the first decisions click by click."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from pyspark.sql import functions as F
 
-from slidr import shadow
+from slidr import data_files, deciding, shadow
 from slidr.errors import InputError
 from slidr.features import counters
 from slidr.lake import Lake
 from slidr.slice_spec import SlicePart, SliceSpec
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, SHADOW_DECISIONS, features_table
+from slidr.version import Version
 from tests import expressions, worlds
-from tests.worlds import DAYS, SPEC
+from tests.worlds import DAYS, END, FIRST, SPEC
 
 BUSY = SliceSpec((SlicePart("ip_clicks_1h", cuts=(2.0,)),))
 
@@ -25,17 +27,18 @@ def versions() -> list:
     return [worlds.version("2"), worlds.version("3"), busy]
 
 
-def shadows(lake: Lake):
-    stored = counters.prefer_logged(lake.read(features_table(SPEC)))
-    return shadow.shadow_decisions(lake.read(CLICKS), stored, versions(), run_id="r", decided_time=worlds.NOW)
+def score(lake: Lake, others: Sequence[Version]) -> deciding.Decided:
+    return deciding.decide(lake, worlds.version("1"), FIRST, END, run_id="r", decided_time=worlds.NOW, shadows=others)
 
 
-def test_each_version_decides_as_it_would_alone(world: Lake) -> None:
-    world.create(SHADOW_DECISIONS)
+def test_each_version_says_what_it_would_alone(world: Lake) -> None:
+    alone = score(world, [])
+    assert (alone.new, alone.shadows) == (3, 0)
     before = worlds.versions_of(world, DECISIONS, CURRENT_DECISIONS)
-    assert shadow.write(world, shadows(world), DAYS) == 3 * 32
+    done = score(world, versions())
+    assert (done.new, done.shadows) == (0, 3 * 32)
     commit = world.version(SHADOW_DECISIONS)
-    assert shadow.write(world, shadows(world), DAYS) == 0
+    assert score(world, versions()[::-1]).shadows == 0
     assert world.version(SHADOW_DECISIONS) == commit
     assert worlds.versions_of(world, DECISIONS, CURRENT_DECISIONS) == before
     stored = counters.prefer_logged(world.read(features_table(SPEC)))
@@ -78,7 +81,35 @@ def differences_are_those_counted_by_hand(world: Lake) -> None:
     assert totals == sorted(totals, key=lambda row: -row["differ"])
 
 
-def test_versions_of_two_specs_are_refused(world: Lake) -> None:
+def test_a_run_decides_and_compares_in_one_pass(world: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file of features is read once, however many versions score it; versions of another spec read theirs beside it."""
+    other = replace(worlds.revised(spec=replace(SPEC, logged_in=False)), number="7")
+    rows = world.read(features_table(SPEC)).drop("logged_in")
+    world.append(rows, features_table(other.bundle.spec))
+    run, works = deciding._run, []
+    monkeypatch.setattr(deciding, "_run", lambda lake, work: (works.append(work), run(lake, work))[1])
+    done = score(world, [*versions(), other])
+    assert (done.new, done.shadows) == (3, 4 * 32)
+    reads = Counter(read.file.path for read in works[0].reads if read.kind.startswith(("then", "logged")))
+    assert set(reads.values()) == {1}
+    assert len(reads) == sum(len(data_files.of(world, features_table(v.bundle.spec), DAYS).files) for v in (worlds.version("1"), other))
+    stored = counters.prefer_logged(rows)
+    alone = expressions.score_clicks(world.read(CLICKS), stored, other.bundle).select("click_id", "score", "is_invalid")
+    kept = world.read(SHADOW_DECISIONS).where("model_version = '7'").select("click_id", "score", "is_invalid")
+    assert sorted(map(tuple, kept.collect())) == sorted(map(tuple, alone.collect()))
+
+
+def test_a_version_whose_features_are_missing_is_refused_before_anything_is_written(world: Lake) -> None:
     other = worlds.revised(spec=replace(SPEC, logged_in=False))
-    with pytest.raises(InputError, match="one feature spec"):
-        shadow.shadow_decisions(world.read(CLICKS), world.read(CLICKS), [worlds.version("1"), other], run_id="r", decided_time=worlds.NOW)
+    before = worlds.versions_of(world, DECISIONS, CURRENT_DECISIONS)
+    with pytest.raises(InputError, match="expected features of spec"):
+        score(world, [other])
+    assert worlds.versions_of(world, DECISIONS, CURRENT_DECISIONS) == before
+
+
+def test_a_version_that_said_some_says_the_rest(world: Lake) -> None:
+    three = versions()
+    score(world, three[:1])
+    assert score(world, three[:2]).shadows == 32
+    counted = world.read(SHADOW_DECISIONS).groupBy("model_version").count().collect()
+    assert sorted(map(tuple, counted)) == [("2", 32), ("3", 32)]

@@ -18,23 +18,25 @@ import pyarrow.dataset as ds
 from pandas.util import hash_array
 
 from slidr import data_files
-from slidr.bundle import Bundle
+from slidr.bundle import Bundle, forward
 from slidr.data_files import DataFile, Files
 from slidr.deciding.verdict import verdicts
 from slidr.direct import ARROW
 from slidr.new_files import WRITTEN, Target
 from slidr.pyworker import give_back
-from slidr.scoring import EMPTY, REASONS, USED, empty_permille, scores_and_reasons
-from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table
+from slidr.scoring import EMPTY, REASONS, USED, empty_permille, scores_and_reasons, unexplained
+from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, SHADOW_DECISIONS, Table
 
-CLICK, SCORE, LOGGED, DECIDED, PUBLISHED = "click", "score", "logged", "decided", "published"  # kinds of rows on their way
+CLICK, DECIDED, PUBLISHED, SHADOWED = "click", "decided", "published", "shadowed"  # kinds of rows on their way
+SCORE, LOGGED = "then", "logged"  # of features and what is found of them, followed by the spec, then by the place of the version
 OF_CLICKS = [name for name in [*DECISIONS.names, "upstream_filter"] if name in CLICKS.names]
 MOVED = pa.schema([("bucket", pa.int32()), ("kind", pa.string()), ("rows", pa.binary())])
 DONE = pa.schema([("table", pa.string()), ("counts", pa.string()), *WRITTEN])
-GATHERED = 64 << 20  # bytes of rows that are cut into parts at a time
-SCHEMA = data_files.schema(DECISIONS)
+GATHERED = 64 << 20  # bytes of rows of a kind that are cut into parts at a time
 
 Batches = Iterable[pa.RecordBatch]
+Moving = tuple[str, pa.RecordBatch]  # kind, rows
+Kinds = dict[str, list[pa.Table]]
 Window = tuple[datetime, datetime]
 
 
@@ -47,6 +49,18 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """One version of a run: the first decides, what the others say is kept beside it."""
+
+    number: str
+    bundle: Bundle
+
+    @property
+    def spec_id(self) -> str:
+        return self.bundle.spec.spec_id
+
+
+@dataclass(frozen=True)
 class Read:
     """A file to be read, and what its rows are."""
 
@@ -56,15 +70,15 @@ class Read:
 
 @dataclass(frozen=True)
 class Work:
-    """One run's scoring: what is read, by which version, where it goes. Travels to the tasks once per process."""
+    """One run's scoring: what is read, by which versions, where it goes. Travels to the tasks once per process."""
 
-    bundle: Bundle
+    judges: tuple[Judge, ...]
     sources: dict[str, Files]  # by kind
     reads: tuple[Read, ...]
     parts: tuple[Part, ...]
     targets: dict[str, Target]  # by name of the table
     window: Window
-    constants: dict[str, Any]  # columns of decisions that are the same for all
+    constants: dict[str, Any]  # columns that are the same for all rows
 
     def read(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         """Rows of the files with these numbers (column `number`), by part: MOVED."""
@@ -73,32 +87,57 @@ class Work:
             for number in batch.column("number").to_pylist():
                 read = self.reads[number]
                 buckets = [part.bucket for part in self.parts if part.day == read.file.values[0]]
-                for rows in _gathered(self._rows(read)) if len(buckets) > 1 else self._rows(read):
-                    yield from _by_part(rows, read.kind, buckets)
+                for kind, rows in _gathered(self._rows(read)) if len(buckets) > 1 else self._rows(read):
+                    yield from _by_part(rows, kind, buckets)
 
-    def _rows(self, read: Read) -> Iterator[pa.RecordBatch]:
-        source = self.sources[read.kind]
-        if read.kind in (SCORE, LOGGED):
-            rows = source.batches(read.file, ["click_id", *self.bundle.features], inside(self.window))
-            return (scored(batch, self.bundle) for batch in rows)
-        return source.batches(read.file, OF_CLICKS if read.kind == CLICK else ["click_id"], inside(self.window))
+    def _rows(self, read: Read) -> Iterator[Moving]:
+        """Rows of a file. Features are read once and scored by all versions of their spec."""
+        origin, *of_spec = read.kind.split()
+        if of_spec:
+            mine = [(place, judge) for place, judge in enumerate(self.judges) if judge.spec_id in of_spec]
+            columns = list(dict.fromkeys(name for _, judge in mine for name in judge.bundle.features))
+            for rows in self.sources[read.kind].batches(read.file, ["click_id", *columns], inside(self.window)):
+                yield from ((f"{origin} {place}", scored(rows, judge.bundle, reasons=place == 0)) for place, judge in mine)
+        else:
+            columns, where = self._wanted(read.kind)
+            yield from ((read.kind, rows) for rows in self.sources[read.kind].batches(read.file, columns, where))
+
+    def _wanted(self, kind: str) -> tuple[list[str], ds.Expression]:
+        if kind == SHADOWED:  # these rows have no time
+            return ["click_id", "model_version"], ds.field("model_version").isin([judge.number for judge in self.judges[1:]])
+        return OF_CLICKS if kind == CLICK else ["click_id"], inside(self.window)
 
     def decide(self, batches: Batches) -> Iterator[pa.RecordBatch]:
         """Decides and writes the parts of this task; one row per file written: DONE."""
         give_back()
         for bucket, kinds in _unpacked(batches).items():
             day = next(part.day for part in self.parts if part.bucket == bucket)
-            undecided = _without(kinds[CLICK], kinds[DECIDED]) if kinds[CLICK] else None
-            if undecided is not None and undecided.num_rows:
-                yield self._written(self._decisions(undecided, kinds), kinds[PUBLISHED], day)
+            if kinds[CLICK]:
+                undecided = _without(kinds[CLICK], kinds[DECIDED])
+                if undecided.num_rows:
+                    yield self._written(self._said(undecided, kinds, 0, DECISIONS), kinds[PUBLISHED], day)
+                yield from self._shadows(kinds, day)
 
-    def _decisions(self, clicks: pa.Table, kinds: dict[str, list[pa.Table]]) -> pa.Table:
+    def _shadows(self, kinds: Kinds, day: date) -> Iterator[pa.RecordBatch]:
+        """What the versions beside the deciding one say of clicks that they have not said it of before."""
+        said = []
+        for place, judge in enumerate(self.judges[1:], start=1):
+            known = [rows.filter(pc.equal(rows["model_version"], judge.number)) for rows in kinds[SHADOWED]]
+            said.append(self._said(_without(kinds[CLICK], known), kinds, place, SHADOW_DECISIONS))
+        if sum(map(len, said)):
+            yield pa.RecordBatch.from_pylist([self._file(SHADOW_DECISIONS, pa.concat_tables(said), day)], schema=DONE)
+
+    def _said(self, clicks: pa.Table, kinds: Kinds, place: int, table: Table) -> pa.Table:
+        """Rows of a table of decisions: what the version at this place says of clicks."""
+        judge, schema = self.judges[place], data_files.schema(table)
         rows = {name: clicks[name].combine_chunks() for name in clicks.column_names}
         # A click that has both is scored by what the live system logged: it stands first.
-        rows |= _of_same_click(rows["click_id"], [*kinds[LOGGED], *kinds[SCORE]], score_schema(self.bundle))
-        rows |= verdicts(rows, self.bundle)
-        rows |= {name: pa.repeat(pa.scalar(value, SCHEMA.field(name).type), len(clicks)) for name, value in self.constants.items()}
-        return pa.table({name: rows[name] for name in DECISIONS.names}, schema=SCHEMA)
+        found = [*kinds[f"{LOGGED} {place}"], *kinds[f"{SCORE} {place}"]]
+        rows |= _of_same_click(rows["click_id"], found, score_schema(judge.bundle))
+        rows |= verdicts(rows, judge.bundle)
+        same = {"model_version": judge.number, "spec_id": judge.spec_id, **self.constants}
+        rows |= {name: pa.repeat(pa.scalar(value, schema.field(name).type), len(clicks)) for name, value in same.items()}
+        return pa.table({name: rows[name] for name in table.names}, schema=schema)
 
     def _written(self, decided: pa.Table, published: list[pa.Table], day: date) -> pa.RecordBatch:
         counts = decided.group_by(["basis", "is_invalid"]).aggregate([("click_id", "count")]).to_pylist()
@@ -124,12 +163,13 @@ def score_schema(bundle: Bundle) -> pa.Schema:
     return pa.schema([("click_id", pa.string()), ("score", pa.float64()), (EMPTY, pa.int32()), *texts, *used])
 
 
-def scored(batch: pa.RecordBatch, bundle: Bundle) -> pa.RecordBatch:
-    """click_id, score, EMPTY, REASONS of scores that could be invalid in some slice, and features for slices, with the prefix USED."""
+def scored(batch: pa.RecordBatch, bundle: Bundle, *, reasons: bool = True) -> pa.RecordBatch:
+    """click_id, score, EMPTY, REASONS (of scores that could be invalid in some slice, and only if asked for), and features for slices,
+    with the prefix USED."""
     x_BF = np.empty((batch.num_rows, len(bundle.features)))
     for place, name in enumerate(bundle.features):
         x_BF[:, place] = batch.column(name).to_numpy(zero_copy_only=False)  # NaN for NULL
-    scores, texts = scores_and_reasons(bundle, x_BF)
+    scores, texts = scores_and_reasons(bundle, x_BF) if reasons else (forward(bundle, x_BF), unexplained(len(x_BF)))
     arrays = [batch.column("click_id"), pa.array(scores), pa.array(empty_permille(x_BF))]
     arrays += [pa.array(column, pa.string()) for column in texts.T]
     arrays += [pc.cast(batch.column(name), pa.float64()) for name in bundle.slices.features]
@@ -160,17 +200,16 @@ def _as_published(decided: pa.Table) -> pa.Table:
     return pa.table({f.name: rows[f.name] if f.name in rows else pa.nulls(len(decided), f.type) for f in schema}, schema=schema)
 
 
-def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same rows, many at a time: a day of a billion clicks has thousands of parts, and what is sent to each costs some hundred bytes
-    beside its rows."""
-    waiting: list[pa.RecordBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(other.nbytes for other in waiting) > GATHERED:
-            yield _one(waiting)
-            waiting = []
-    if waiting:
-        yield _one(waiting)
+def _gathered(batches: Iterator[Moving]) -> Iterator[Moving]:
+    """The same rows, many of a kind at a time: a day of a billion clicks has thousands of parts, and what is sent to each costs some
+    hundred bytes beside its rows."""
+    waiting: dict[str, list[pa.RecordBatch]] = defaultdict(list)
+    for kind, batch in batches:
+        waiting[kind].append(batch)
+        if sum(other.nbytes for other in waiting[kind]) > GATHERED:
+            yield kind, _one(waiting.pop(kind))
+    for kind, left in waiting.items():
+        yield kind, _one(left)
 
 
 def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
@@ -198,9 +237,9 @@ def _packed(rows: pa.RecordBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _unpacked(batches: Batches) -> dict[int, dict[str, list[pa.Table]]]:
+def _unpacked(batches: Batches) -> dict[int, Kinds]:
     """Bucket -> kind -> rows."""
-    found: dict[int, dict[str, list[pa.Table]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[int, Kinds] = defaultdict(lambda: defaultdict(list))
     for batch in batches:
         for bucket, kind, rows in zip(*(batch.column(name) for name in MOVED.names), strict=True):
             found[bucket.as_py()][kind.as_py()].append(pa.ipc.open_stream(rows.as_buffer()).read_all())

@@ -24,11 +24,11 @@ from pyspark.sql import SparkSession
 
 from slidr import config, data_files, deciding, direct, session
 from slidr.data_files import DataFile, Files
-from slidr.deciding.tasks import CLICK, DECIDED, LOGGED, PUBLISHED, SCORE
+from slidr.deciding.tasks import CLICK, DECIDED, LOGGED, PUBLISHED, SCORE, SHADOWED, Judge
 from slidr.direct import Place
 from slidr.features import counters
 from slidr.lake import Lake
-from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, Table, features_table
+from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, SHADOW_DECISIONS, Table, features_table
 from tests.bench import replay as made
 from tests.bench.clicks import DAYS, START, fill, write_parquet
 from tests.bench.measure import Tree
@@ -125,9 +125,10 @@ def plan() -> None:
 
         began = time.monotonic()
         features = of(features_table(CONF.spec))
-        sources = {CLICK: of(CLICKS), SCORE: features, LOGGED: of(features_table(CONF.spec), files // 2)}
-        sources |= {DECIDED: of(DECISIONS, 0), PUBLISHED: of(CURRENT_DECISIONS, 0)}
-        work = deciding._work(sources, bundle, window, {})
+        spec = bundle.spec.spec_id
+        sources = {CLICK: of(CLICKS), f"{SCORE} {spec}": features, f"{LOGGED} {spec}": of(features_table(CONF.spec), files // 2)}
+        sources |= {DECIDED: of(DECISIONS, 0), PUBLISHED: of(CURRENT_DECISIONS, 0), SHADOWED: of(SHADOW_DECISIONS, 0)}
+        work = deciding._work(sources, (Judge("1", bundle),), window, {})
         sent = len(pickle.dumps(work))
         row(named, f"{len(work.parts):,}", f"{len(work.reads):,}", f"{sent / 1e6:.2f}", f"{time.monotonic() - began:.2f}")
 
