@@ -1,13 +1,16 @@
 """Files -> clicks, purchases, a live system's decisions and features, rejects: spark-submit jobs/ingest.py --source NAME PATH…"""
 
 import sys
+from datetime import timedelta
 from typing import Annotated
 
 import typer
 
 from slidr import ingest as stage
 from slidr import scoring
+from slidr.days import midnight
 from slidr.errors import DONE, DONE_WITH_REJECTS
+from slidr.replay import audit, lease
 from slidr.run import Job, Outcome
 from slidr.tables import DECISIONS
 
@@ -37,9 +40,11 @@ def ingest(job: Job, source: Source, paths: Paths) -> Outcome:
 
 
 def publish_external(job: Job) -> None:
-    """A live system's decisions are the published state until a replay changes them."""
+    """A live system's decisions are the published state until a replay changes them. Raises LockedError while a replay of their days is
+    half published."""
     days = [row[0] for row in job.lake.read(DECISIONS).where("basis = 'external'").select("click_date").distinct().collect()]
     if days:
+        lease.refuse_half_published(audit.read(job.lake), midnight(min(days)), midnight(max(days)) + timedelta(days=1))
         scoring.complete(job.lake, days)
 
 

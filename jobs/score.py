@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import pandas as pd
@@ -11,8 +11,9 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from slidr import deciding, pages, shadow
-from slidr.days import days_of
+from slidr.days import days_of, midnight
 from slidr.options import From, To, window
+from slidr.replay import audit, lease
 from slidr.run import Job, Outcome, folder
 from slidr.version import Version
 
@@ -36,8 +37,14 @@ def score(job: Job, start: From, end: To, model: Model = "champion", shadows: Sh
 
 
 def decide(job: Job, version: Version, first: datetime, last: datetime, others: Sequence[Version] = ()) -> Outcome:
-    """First decisions of the window by one version, counted by basis; in the same pass what the others say of its clicks."""
-    done = deciding.decide(job.lake, version, first, last, run_id=job.run_id, decided_time=job.now, shadows=others)
+    """First decisions of the window by one version, counted by basis; in the same pass what the others say of its clicks. Raises
+    LockedError while a replay of its days is half published."""
+    days = days_of(first, last)  # whole: decisions that an earlier run left unpublished are published by the day
+
+    def may_publish() -> None:
+        lease.refuse_half_published(audit.read(job.lake), midnight(days[0]), midnight(days[-1]) + timedelta(days=1))
+
+    done = deciding.decide(job.lake, version, first, last, run_id=job.run_id, decided_time=job.now, shadows=others, may_publish=may_publish)
     summary = {"model_version": version.number, "from": first.isoformat(), "to": last.isoformat(), "new_decisions": done.new}
     shadows = {"new_shadow_decisions": done.shadows} if others else {}
     said = f"{done.new:,} clicks decided by version {version.number}."

@@ -277,3 +277,21 @@ def expressed(spark: SparkSession, rows: list, scores: list, used: list, texts: 
 
 def verdicts_type(name: str) -> pa.DataType:
     return data_files.schema(DECISIONS).field(name).type
+
+
+def test_what_may_not_be_published_is_completed_by_the_next_run(undecided: Lake) -> None:
+    """Refused at the start nothing is written; refused after `decisions` nothing of them is published."""
+    for allowed, tables in ((0, ()), (1, (DECISIONS,))):
+        left = [None] * allowed
+
+        def may_publish(left: list[None] = left) -> None:
+            if not left:
+                raise ConflictError("not now")
+            left.pop()
+
+        before = versions_of(undecided, *TABLES)
+        with pytest.raises(ConflictError, match="not now"):
+            deciding.decide(undecided, version("2"), FIRST, END, run_id="r", decided_time=AT, may_publish=may_publish)
+        assert {name for name, number in versions_of(undecided, *TABLES).items() if number > before[name]} == {t.name for t in tables}
+    assert decide(undecided) == 0
+    assert {table: rows_of(undecided, table) for table in TABLES} == by_expressions(undecided)

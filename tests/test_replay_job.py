@@ -1,24 +1,26 @@
 """The replay commands around the core: `run` for schedulers, and which versions they hand on."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from pyspark.sql import functions as F
 from rich.console import Console
-from slidr.jobs import replay
+from slidr.jobs import ingest, replay, score
 
+from slidr import data_files
 from slidr.config import Config
-from slidr.errors import ConflictError, ModelRefusedError, NotApprovedError
+from slidr.errors import ConflictError, LockedError, ModelRefusedError, NotApprovedError
 from slidr.lake import Lake
-from slidr.replay import apply, audit
+from slidr.replay import apply, audit, lease
 from slidr.replay.audit import canonical
 from slidr.run import Job
-from slidr.tables import REPLAYS
+from slidr.tables import CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAYS
 from slidr.version import Version
 from tests import worlds
-from tests.worlds import END, FIRST, NOW, rows_of, versions_of
+from tests.worlds import END, FIRST, NOW, rows_of, state, versions_of
 
 STATES: dict[str, str] = {}  # of versions that are not stable
 ASKED: dict[str, Any] = {"start": FIRST.isoformat(), "end": END.isoformat(), "model": "2", "mode": "rescore", "allow_charges": True}
@@ -65,6 +67,56 @@ def test_a_run_that_was_cut_off_is_completed_by_running_it_again(job: Job, monke
     assert done.summary["publication_no"] == 1
     events = [event.name for event in audit.read(job.lake).of(done.summary["plan_id"])]
     assert events == ["plan", "apply", "publish", "interrupt", "resume", "applied"]
+
+
+def test_no_first_decisions_while_a_replay_is_half_published(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether its corrections are out already or not; elsewhere and afterwards they come, and change nothing that is published."""
+    plan_id = replay.plan(job, **ASKED).summary["plan_id"]
+    for step in (apply._commit_to, apply._publish_corrections):
+        with monkeypatch.context() as patched:
+            cut_off_after(step, patched)
+            with pytest.raises(KeyboardInterrupt):
+                replay.apply(job, plan_id)
+        before = versions_of(job.lake, *worlds.PUBLISHED, DECISIONS)
+        for first_decisions in (lambda: score.decide(job, worlds.version("1"), FIRST, END), lambda: ingest.publish_external(job)):
+            with pytest.raises(LockedError, match=f"half-published.*slidr replay resume {plan_id}"):
+                first_decisions()
+        assert versions_of(job.lake, *worlds.PUBLISHED, DECISIONS) == before
+    lease.refuse_half_published(audit.read(job.lake), END, NOW)
+    replay.resume(job, plan_id)
+    replayed = {name: row[:2] for name, row in state(job.lake).items()}
+    assert score.decide(job, worlds.version("1"), FIRST, END).summary["new_decisions"] == len(worlds.UNDECIDED)
+    assert {name: row[:2] for name, row in state(job.lake).items()} == replayed
+
+
+@pytest.mark.parametrize(("cut_off", "moved"), [(True, "first decisions of 3 clicks that had none"), (False, "published decisions")])
+def test_first_decisions_right_before_the_point_of_no_return_make_the_plan_stale(
+    job: Job, monkeypatch: pytest.MonkeyPatch, cut_off: bool, moved: str
+) -> None:
+    """After the last look at the clicks, before the event; by a run that is cut off before it publishes them, or that publishes them."""
+    plan_id, reconcile, commit = replay.plan(job, **ASKED).summary["plan_id"], apply._reconcile, data_files.commit
+
+    def only_decisions(lake: Lake, target: Any, before: data_files.Files, *given: Any) -> None:
+        if cut_off and before.table is CURRENT_DECISIONS:
+            raise KeyboardInterrupt
+        commit(lake, target, before, *given)
+
+    def then_score(work: apply.Work, corrections: Any) -> None:
+        reconcile(work, corrections)
+        with suppress(KeyboardInterrupt):
+            score.decide(job, worlds.version("1"), FIRST, END)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(data_files, "commit", only_decisions)
+        patched.setattr(apply, "_reconcile", then_score)
+        with pytest.raises(ConflictError, match=moved):
+            replay.apply(job, plan_id)
+    with pytest.raises(ConflictError, match=moved):
+        replay.apply(job, plan_id)
+    assert job.lake.read(CORRECTIONS).isEmpty()
+    score.decide(job, worlds.version("1"), FIRST, END)
+    done = replay.run(job, **ASKED)
+    assert (done.summary["publication_no"], done.summary["counts"]["first_decided_valid"]) == (1, 0)
 
 
 def test_what_a_revoked_version_half_published_is_completed_and_no_more(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

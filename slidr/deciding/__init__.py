@@ -6,7 +6,7 @@ tries again what was lost. Files of tasks that were lost or ran twice are in no 
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from math import ceil
@@ -43,10 +43,19 @@ class Decided:
 
 
 def decide(
-    lake: Lake, version: Version, first: datetime, last: datetime, *, run_id: str, decided_time: datetime, shadows: Sequence[Version] = ()
+    lake: Lake,
+    version: Version,
+    first: datetime,
+    last: datetime,
+    *,
+    run_id: str,
+    decided_time: datetime,
+    shadows: Sequence[Version] = (),
+    may_publish: Callable[[], None] = lambda: None,
 ) -> Decided:
     """Decides the clicks of [first, last) that have no decision, by one version, and publishes them: `decisions`, then
-    `current_decisions`, each in one commit. A run that was cut off between them is completed by the next one.
+    `current_decisions`, each in one commit. A run that was cut off between them is completed by the next one; `may_publish` cuts it
+    off there, and where anything is published, by what it raises.
 
     In the same pass the versions of `shadows` say what they would have decided of all clicks of the window, where they have not said it
     before: a commit of `shadow_decisions`.
@@ -58,6 +67,7 @@ def decide(
     for table in (DECISIONS, CURRENT_DECISIONS, SHADOW_DECISIONS):
         lake.create(table)
     known = data_files.of(lake, DECISIONS, days)
+    may_publish()
     if known.files:
         scoring.complete(lake, days)
     published = data_files.of(lake, CURRENT_DECISIONS, days)
@@ -66,8 +76,14 @@ def decide(
     sources = {CLICK: clicks, **features, DECIDED: known, PUBLISHED: published, SHADOWED: shadowed}
     work = _work(sources, judges, (first, last), {"run_id": run_id, "decided_time": decided_time})
     files, decided = _run(lake, work)
-    for before in (known, published, shadowed):
+
+    def commit(before: Files) -> None:
         data_files.commit(lake, work.targets[before.table.name], before, days, files.get(before.table.name, []))
+
+    commit(known)
+    may_publish()
+    commit(published)
+    commit(shadowed)
     if decided.new and published.files:
         scoring.complete(lake, days)
     return decided

@@ -148,7 +148,7 @@ def _refuse_unapproved(work: Work, log: Log) -> None:
 
 def _refuse_stale(work: Work) -> None:
     """Looks at the clicks again only where their tables have commits that the plan, or an earlier look, has not seen."""
-    versions = pins.table_versions(work.lake, CLICKS, CURRENT_DECISIONS)
+    versions = pins.table_versions(work.lake, CLICKS, DECISIONS, CURRENT_DECISIONS)
     unseen = versions != {name: work.seen[name] for name in versions}
     moved = what_moved(work.lake, work.plan, read(work.lake), look=unseen)
     work.seen = versions
@@ -215,12 +215,13 @@ def _renewed(log: Log, work: Work, chunk: int) -> Decision:
 
 def _commit_to(work: Work) -> None:
     """From here on there is no way back. That the plan is not stale was seen while the lease was held; that it still is held decides
-    the commit of this very event."""
+    the commit of this very event. Then looks again: first decisions that came before the event show now, later ones see the event."""
     if read(work.lake, work.plan.plan_id).no_way_back(work.plan.plan_id):
         return
     _refuse_stale(work)
     _reconcile(work, outcomes.corrections(work.rows, work.lake.read(CORRECTIONS), plan=work.plan, now=work.now))
     work.note(lambda log: _decided(log, work))
+    _refuse_stale(work)
 
 
 def _decided(log: Log, work: Work) -> Decision:

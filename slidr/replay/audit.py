@@ -103,8 +103,9 @@ class Log:
         return bool(states) and states[-1] not in ENDED
 
     def no_way_back(self, replay_id: str) -> bool:
-        """Whether it may have published something: then it can only be completed."""
-        return self.counted(replay_id)["publish"] > 0
+        """Whether it may have published something since it was last given up: then it can only be completed."""
+        states = [event.name for event in self.of(replay_id) if event.name in ("publish", "fail")]
+        return states[-1:] == ["publish"]
 
     def open_beside(self, plan: Plan) -> list[str]:
         """Other replays of an overlapping window that were begun and not ended."""

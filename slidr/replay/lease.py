@@ -50,6 +50,20 @@ def refuse_others(log: Log, plan: Plan) -> list[str]:
     return beside
 
 
+def refuse_half_published(log: Log, start: datetime, end: datetime) -> None:
+    """Raises LockedError where a replay of a window that overlaps [start, end) is half published.
+
+    Its corrections may be out already: a click that they take for never decided must not get its first decision in between.
+    """
+    touched = dict.fromkeys(event.replay_id for event in log.events if event.window[0] < end and event.window[1] > start)
+    half = [replay_id for replay_id in touched if log.is_open(replay_id) and log.no_way_back(replay_id)]
+    if half:
+        raise LockedError(
+            f"expected no half-published replay from {_minute(start)} to {_minute(end)}, found {', '.join(half)}; wait until it is "
+            f"applied, or complete it with `slidr replay resume {half[0]}`, then run this again"
+        )
+
+
 def require_mine(log: Log, plan: Plan) -> None:
     """Raises ConflictError where somebody broke the lease of this process."""
     events: Sequence[Event] = [event for event in log.of(plan.plan_id) if "holder" in event.facts or event.name == "fail"]

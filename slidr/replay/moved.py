@@ -4,10 +4,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from slidr.lake import Lake
-from slidr.replay import pins
+from slidr.replay import pins, rows
 from slidr.replay.audit import Log, Plan
+from slidr.replay.outcomes import FIRST_DECIDED
 from slidr.replay.request import Request, apart, clicks_of, request_of
-from slidr.tables import REPLAY_DECISIONS
+from slidr.tables import DECISIONS, REPLAY_DECISIONS
 
 NAMES = {"clicks": "clicks of the window", "published": "published decisions of these clicks"}
 
@@ -28,7 +29,7 @@ def what_moved(lake: Lake, plan: Plan, log: Log, *, look: bool = True) -> list[s
 
     Without `look` the clicks are known to be the same, and only the log is looked at.
     """
-    moved = _clicks_moved(lake, plan) if look else []
+    moved = _clicks_moved(lake, plan) + _decided_meanwhile(lake, plan) if look else []
     if plan.reverts and log.in_effect_without(plan.reverts, plan.window) != plan.pins["in_effect"]:
         moved.append("the replays in effect")
     return moved
@@ -43,3 +44,12 @@ def _clicks_moved(lake: Lake, plan: Plan) -> list[str]:
         for name, text in NAMES.items()
         if found[name] != plan.pins[name]
     ]
+
+
+def _decided_meanwhile(lake: Lake, plan: Plan) -> list[str]:
+    """First decisions, published or not yet, of clicks that the plan takes for never decided."""
+    if not sum(plan.counts[name] for name in FIRST_DECIDED):
+        return []
+    never = rows.planned(lake, plan).where(F.col("outcome").isin(*FIRST_DECIDED)).select("click_id")
+    found = lake.read(DECISIONS, request_of(plan).days).join(never, on="click_id", how="left_semi").count()
+    return [f"first decisions of {found} clicks that had none (if they are not published yet, run `slidr score` again)"] if found else []

@@ -27,6 +27,7 @@ OUTCOMES = {
 }
 CREDITS, CHARGES = ("newly_invalid", "first_decided_invalid"), ("reinstated", "undecided_invalid")
 CORRECTED = CREDITS + CHARGES
+FIRST_DECIDED = ("first_decided_valid", "first_decided_invalid")
 PUBLISHED = (*CORRECTED, "first_decided_valid", "restated", "undecided_valid")  # what changes current_decisions
 UNDECIDED = "undecided"  # basis of a row of current_decisions that a revert deletes
 

@@ -89,8 +89,12 @@ def _recorded(log: Log, plan: Plan) -> str | None:
     """How much of what was decided is recorded; None for a revert, which records nothing."""
     if plan.reverts:
         return None
-    chunks, seen = plan.details["chunks"], log.counted(plan.plan_id)
-    done = len(chunks) if seen["publish"] else len({event.facts["chunk"] for event in log.of(plan.plan_id) if event.name == "renew"})
+    chunks = plan.details["chunks"]
+    done = (
+        len(chunks)
+        if log.no_way_back(plan.plan_id)
+        else len({event.facts["chunk"] for event in log.of(plan.plan_id) if event.name == "renew"})
+    )
     return f"{sum(chunk['clicks'] for chunk in chunks[:done]):,} of {plan.counts['clicks']:,} clicks"
 
 
