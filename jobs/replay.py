@@ -188,6 +188,14 @@ def _applied(job: Job, plan_id: str, *, resume: bool, override: str | None, reas
     # Also a revoked version's: what it has half published is completed; else `apply_plan` refuses it.
     version = None if planned.reverts else _registry(job).inspect(planned.pins["version"])
     job.say(f"publishing {plan_id}; about {clock(status.estimate(log, planned).total_seconds())}")
+    progress = Progress(job.say)
+
+    def remake(made: audit.Plan) -> None:
+        if version is None:
+            reverting.make_rows_again(job.lake, made, conf=job.conf, progress=progress)
+        else:
+            planning.make_rows_again(job.lake, made, version, conf=job.conf, progress=progress)
+
     done = applying.apply_plan(
         job.lake,
         plan_id=plan_id,
@@ -197,7 +205,8 @@ def _applied(job: Job, plan_id: str, *, resume: bool, override: str | None, reas
         lease_minutes=job.conf.replay.lease_minutes,
         resume=resume,
         override=override,
-        progress=Progress(job.say),
+        remake=remake,
+        progress=progress,
     )
     directions = done.money["directions"]
     money: dict[str, int] = {}

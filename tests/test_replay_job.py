@@ -1,5 +1,6 @@
 """The replay commands around the core: `run` for schedulers, and which versions they hand on."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,12 +16,12 @@ from slidr.config import Config
 from slidr.errors import ConflictError, LockedError, ModelRefusedError, NotApprovedError
 from slidr.lake import Lake
 from slidr.replay import apply, audit, lease
-from slidr.replay.audit import canonical
+from slidr.replay.audit import Who, canonical
 from slidr.run import Job
 from slidr.tables import CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAYS
 from slidr.version import Version
 from tests import worlds
-from tests.worlds import END, FIRST, NOW, rows_of, state, versions_of
+from tests.worlds import END, FIRST, NOW, copy_of, rows_of, state, versions_of
 
 STATES: dict[str, str] = {}  # of versions that are not stable
 ASKED: dict[str, Any] = {"start": FIRST.isoformat(), "end": END.isoformat(), "model": "2", "mode": "rescore", "allow_charges": True}
@@ -134,6 +135,43 @@ def test_what_a_revoked_version_half_published_is_completed_and_no_more(job: Job
         replay.apply(job, other)
     assert versions_of(job.lake, *worlds.PUBLISHED, REPLAYS) == before
     assert rows_of(job.lake, worlds.PUBLISHED[0]) == rows
+
+
+@pytest.mark.parametrize("mode", ["rescore", "recompute", "revert"])
+def test_rows_that_are_lost_while_half_published_are_made_again(
+    job: Job, mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Nothing could be planned again in their place: what was published since has moved the tables. It ends as if undisturbed."""
+    if mode == "revert":
+        taken = replay.run(job, **ASKED).summary["plan_id"]
+        plan_id = replay.revert(job, taken).summary["plan_id"]
+    else:
+        plan_id = replay.plan(job, **ASKED | {"mode": mode}).summary["plan_id"]
+    smooth = copy_of(job.lake.root, job.lake.spark, str(tmp_path / "smooth"))
+    apply.apply_plan(smooth, plan_id=plan_id, version=None if mode == "revert" else worlds.version("2"), now=NOW, who=Who("ann", "run-1"))
+    for step in (apply._commit_to, apply._publish_corrections):
+        with monkeypatch.context() as patched:
+            cut_off_after(step, patched)
+            with pytest.raises(KeyboardInterrupt):
+                replay.apply(job, plan_id)
+        shutil.rmtree(f"{job.lake.plan_path(plan_id)}")
+    replay.resume(job, plan_id)
+    for table in worlds.PUBLISHED:
+        assert rows_of(job.lake, table) == rows_of(smooth, table), table.name
+
+
+def test_changed_rows_that_can_not_be_made_again_are_told(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_id = replay.plan(job, **ASKED).summary["plan_id"]
+    with monkeypatch.context() as patched:
+        cut_off_after(apply._publish_corrections, patched)
+        with pytest.raises(KeyboardInterrupt):
+            replay.apply(job, plan_id)
+    counts = audit.require_plan(job.lake, plan_id).counts
+    with_plan(job.lake, counts={**counts, "late": counts["late"] + 1})
+    before = versions_of(job.lake, *worlds.PUBLISHED)
+    with pytest.raises(ConflictError, match=f"half-published plan {plan_id}.*also when made again.*restore the table replays"):
+        replay.resume(job, plan_id)
+    assert versions_of(job.lake, *worlds.PUBLISHED) == before
 
 
 def test_a_stopped_plan_says_what_it_would_have_done_and_is_not_on_record(job: Job, conf: Config) -> None:

@@ -54,6 +54,7 @@ class Work:
     minutes: float
     override: str | None
     corrected: datetime | None
+    remake: Callable[[Plan], None] | None
     progress: Progress
     began: float = field(default_factory=time.monotonic)
     seen: dict[str, int] = field(default_factory=dict)
@@ -80,9 +81,11 @@ def apply_plan(
     lease_minutes: float = 15,
     resume: bool = False,
     override: str | None = None,
+    remake: Callable[[Plan], None] | None = None,
     progress: Progress | None = None,
 ) -> Applied:
     """Publishes a plan, or says that it was published before. `version` is the plan's; None for a revert, which scores nothing.
+    `remake` writes the plan's rows again from what it pins: for a half-published replay whose rows were lost.
 
     Raises ModelRefusedError unless the version is stable, NotApprovedError where the plan needs an approval and has none,
     LockedError where somebody publishes an overlapping window, ConflictError where the plan is stale, was changed, or another
@@ -96,8 +99,10 @@ def apply_plan(
         return Applied(plan_id, number, plan.counts, plan.money, already=True, reverted_by=by)
     if resume and not log.is_open(plan_id):
         raise InputError(f"expected a plan whose publication was begun, found {plan_id} that was not; `slidr replay apply {plan_id}`")
-    rows.refuse_changed(lake, plan)
-    work = Work(lake, plan, version, who, now, lease_minutes, override, corrected, progress or Progress(), seen=plan.pins["tables"])
+    if not log.no_way_back(plan_id):
+        rows.refuse_changed(lake, plan)
+    progress = progress or Progress()
+    work = Work(lake, plan, version, who, now, lease_minutes, override, corrected, remake, progress, seen=plan.pins["tables"])
     try:
         for step in STEPS:
             step(work)
@@ -171,6 +176,23 @@ def _begin(work: Work) -> None:
     for other in lease.refuse_others(read(work.lake, work.plan.plan_id), work.plan):
         _give_up(work, require_log(work.lake, other)[1])
     work.note(lambda log: _taken(log, work))
+    if log.no_way_back(work.plan.plan_id):
+        _mend_rows(work)
+
+
+def _mend_rows(work: Work) -> None:
+    """A replay that may have published something is completed from the rows that it began with, which follow from what it pins."""
+    if rows.intact(work.lake, work.plan):
+        return
+    if work.remake:
+        with work.progress.step(work.lake.spark, "the planned rows are lost or changed: making them again"):
+            work.remake(work.plan)
+    if not rows.intact(work.lake, work.plan):
+        raise ConflictError(
+            f"expected the {work.plan.details['rows']['count']} rows of the half-published plan {work.plan.plan_id}, found others, also "
+            "when made again from what it pins; restore the table replays (its counts and money) or the tables' old files from a copy, "
+            f"then `slidr replay resume {work.plan.plan_id}`"
+        )
 
 
 def _give_up(work: Work, other: Plan) -> None:

@@ -21,7 +21,7 @@ from slidr.progress import Progress
 from slidr.replay import features as replay_features
 from slidr.replay import measure, outcomes, pins, rows
 from slidr.replay.audit import Plan, Who, canonical, id_of, read, record
-from slidr.replay.request import REVERT, Request, apart, clicks_of
+from slidr.replay.request import REVERT, Request, apart, clicks_of, request_of
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
 from slidr.version import STATES, Version
 
@@ -85,6 +85,12 @@ def make_plan(
     measure.require(plan, checks, override)
     record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
     return plan
+
+
+def make_rows_again(lake: Lake, plan: Plan, version: Version, *, conf: Config, progress: Progress) -> None:
+    """The rows of a replay's plan on record, as they were planned: they follow from what it pins."""
+    made = _Making(lake, request_of(plan), version, conf, plan.pins["tables"], plan.plan_id, progress)
+    made.write(pins.Seen({}, [], []), plan.details["chunks"], again=True)
 
 
 def _pin(seen: pins.Seen, *, request: Request, version: Version, conf: Config, versions: dict[str, int]) -> dict[str, Any]:

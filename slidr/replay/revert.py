@@ -44,14 +44,7 @@ def make_revert(
         return known
     chunks = pins.chunks((request.start, request.end), seen.hours, conf.replay.chunk_clicks)
     began = time.monotonic()
-    rows.write(
-        lake,
-        plan_id,
-        chunks,
-        lambda part: _rows_of(lake, origin, order, versions, request, part, conf.guardrails.late_minutes),
-        again=bool(known),
-        progress=progress,
-    )
+    _write(lake, plan_id, pinned, chunks, conf, again=bool(known), progress=progress)
     if known:
         return known
     extra = {"chunks": chunks, "seconds": round(time.monotonic() - began, 1)}
@@ -87,12 +80,23 @@ def _pinned(origin: Plan, replay_id: str, order: list[str], conf: Config, versio
     }
 
 
-def _rows_of(
-    lake: Lake, origin: Plan, order: list[str], versions: dict[str, int], request: Request, part: rows.Chunk, late: int
-) -> DataFrame:
+def make_rows_again(lake: Lake, plan: Plan, *, conf: Config, progress: Progress) -> None:
+    """The rows of a revert's plan on record, as they were planned: they follow from what it pins."""
+    _write(lake, plan.plan_id, plan.pins, plan.details["chunks"], conf, again=True, progress=progress)
+
+
+def _write(
+    lake: Lake, plan_id: str, pinned: dict[str, Any], chunks: list[rows.Chunk], conf: Config, *, again: bool, progress: Progress
+) -> None:
+    late = conf.guardrails.late_minutes
+    rows.write(lake, plan_id, chunks, lambda part: _rows_of(lake, pinned, part, late), again=again, progress=progress)
+
+
+def _rows_of(lake: Lake, pinned: dict[str, Any], part: rows.Chunk, late: int) -> DataFrame:
     """The planned rows of one chunk of the window."""
-    narrow = replace(request, start=datetime.fromisoformat(part["start"]), end=datetime.fromisoformat(part["end"]))
-    scoped, _ = decided_by_replay(lake, origin.plan_id, narrow, versions)
+    order, versions = pinned["in_effect"], pinned["tables"]
+    narrow = Request(datetime.fromisoformat(part["start"]), datetime.fromisoformat(part["end"]))
+    scoped, _ = decided_by_replay(lake, pinned["clicks_of"], narrow, versions)
     ids = scoped.select("click_id")
     firsts = lake.read_at(DECISIONS, narrow.days, versions).withColumn("replay_id", F.lit(None).cast("string"))
     decided = lake.read_at(REPLAY_DECISIONS, narrow.days, versions).where(F.col("replay_id").isin(order))
