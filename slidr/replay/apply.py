@@ -18,7 +18,7 @@ from slidr import rewriting
 from slidr.errors import ConflictError, InputError, NotApprovedError
 from slidr.lake import Lake
 from slidr.progress import Progress
-from slidr.replay import lease, numbers, outcomes, pins, rows, stack
+from slidr.replay import feed, lease, numbers, outcomes, pins, rows, stack
 from slidr.replay.audit import Decision, Log, Plan, Who, from_micros, read, record, require_log
 from slidr.replay.moved import what_moved
 from slidr.replay.request import command_of, request_of
@@ -93,7 +93,7 @@ def apply_plan(
     refuses a plan that was never begun.
     """
     log, plan = require_log(lake, plan_id)
-    number, corrected = _publication(lake, plan_id)
+    number, corrected = _publication(lake, log, plan)
     if log.counted(plan_id)["applied"]:
         by = stack.cancelled(log.applied()).get(plan_id)
         return Applied(plan_id, number, plan.counts, plan.money, already=True, reverted_by=by)
@@ -109,17 +109,16 @@ def apply_plan(
     except (KeyboardInterrupt, SystemExit):  # asked to stop: the next one need not wait for the lease to end
         work.note(lambda log: ("interrupt", {}) if lease.is_mine(log, plan) else None)
         raise
-    return Applied(plan_id, _publication(lake, plan_id)[0], plan.counts, plan.money, already=False)
+    return Applied(plan_id, _publication(lake, read(lake), plan)[0], plan.counts, plan.money, already=False)
 
 
-def _own(table: DataFrame, plan_id: str) -> DataFrame:
-    return table.where(F.col("replay_id") == plan_id)
-
-
-def _publication(lake: Lake, plan_id: str) -> tuple[int | None, datetime | None]:
+def _publication(lake: Lake, log: Log, plan: Plan) -> tuple[int | None, datetime | None]:
     """Number and time of this replay's publication; None and None where nothing is published."""
+    first = feed.since(log, plan)
+    if first is None:
+        return None, None
     time = F.unix_micros(F.max("published_time")).alias("time")
-    row = _own(lake.read(CORRECTIONS), plan_id).agg(F.max("publication_no").alias("number"), time).collect()[0]
+    row = feed.own(lake, plan, first).agg(F.max("publication_no").alias("number"), time).collect()[0]
     return row["number"], None if row["time"] is None else from_micros(row["time"])
 
 
@@ -241,7 +240,7 @@ def _commit_to(work: Work) -> None:
     if read(work.lake, work.plan.plan_id).no_way_back(work.plan.plan_id):
         return
     _refuse_stale(work)
-    _reconcile(work, outcomes.corrections(work.rows, work.lake.read(CORRECTIONS), plan=work.plan, now=work.now))
+    _reconcile(work, outcomes.corrections(work.rows, feed.newest(work.lake), plan=work.plan, now=work.now))
     work.note(lambda log: _decided(log, work))
     _refuse_stale(work)
 
@@ -250,17 +249,17 @@ def _decided(log: Log, work: Work) -> Decision:
     if log.no_way_back(work.plan.plan_id):
         return None
     lease.require_mine(log, work.plan)
-    return "publish", lease.facts(work.minutes)
+    return "publish", {**lease.facts(work.minutes), "now": work.now.isoformat()}
 
 
 def _publish_corrections(work: Work) -> None:
     if not work.planned(outcomes.CORRECTED) or work.corrected:
         return
-    table, plan_id = work.lake.read(CORRECTIONS), work.plan.plan_id
-    made = outcomes.corrections(work.rows, table, plan=work.plan, now=work.now)
+    first = feed.since(read(work.lake), work.plan) or work.now
+    made = outcomes.corrections(work.rows, feed.newest(work.lake), plan=work.plan, now=max(first, work.now))
     with work.progress.step(work.lake.spark, f"publishing {work.planned(outcomes.CORRECTED):,} corrections"):
-        _appended(lambda: work.lake.append(made, CORRECTIONS, token=f"slidr-replay:{plan_id}:corrections"))
-    _reconcile(work, _own(table, plan_id))
+        _appended(lambda: work.lake.append(made, CORRECTIONS, token=f"slidr-replay:{work.plan.plan_id}:corrections"))
+    _reconcile(work, feed.own(work.lake, work.plan, first))
 
 
 def _appended(append: Callable[[], None]) -> None:
@@ -288,7 +287,7 @@ def _bring_up_to_date(work: Work) -> None:
     if outcomes.differing(wanted, lake.read(CURRENT_DECISIONS, days)).isEmpty():
         return
     firsts = lake.read(DECISIONS, days) if plan.reverts else None
-    time = work.corrected or _publication(lake, plan.plan_id)[1] or work.now
+    time = work.corrected or _publication(lake, read(lake), plan)[1] or work.now
     state = outcomes.published_state(wanted, firsts, run_id=work.who.run_id, now=time)
     many, delete = work.planned(outcomes.PUBLISHED), outcomes.is_gone() if plan.reverts else None
     with work.progress.step(lake.spark, f"bringing the published state of {many:,} clicks up to date"):

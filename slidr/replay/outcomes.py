@@ -137,12 +137,14 @@ def replay_decisions(rows: DataFrame, pins: dict[str, Any]) -> DataFrame:
 
 
 def corrections(rows: DataFrame, published: DataFrame, *, plan: Plan, now: datetime) -> DataFrame:
-    """Rows of `corrections`, numbered after the newest publication in `published`, the table itself.
+    """Rows of `corrections`, numbered and dated after the newest publication in `published`, which is `feed.newest`.
 
     The number is found in the plan that appends, so that of two publishers at once one conflicts instead of both taking it.
     """
     # Without a filter on the column Delta may answer the maximum from its log, and then would not see the conflict.
-    newest = published.where("publication_no >= 1").agg(F.coalesce(F.max("publication_no"), F.lit(0)).cast("bigint").alias("newest"))
+    last = [F.coalesce(F.max("publication_no"), F.lit(0)).cast("bigint").alias("newest"), F.max("published_time").alias("newest_time")]
+    newest = published.where("publication_no >= 1").agg(*last)
+    time = F.greatest(F.lit(now), F.col("newest_time"))  # clocks of machines differ; greatest passes over NULL
     in_order = Window.orderBy("click_time", "click_id")
     columns = {
         "replay_id": F.lit(plan.plan_id),
@@ -158,8 +160,8 @@ def corrections(rows: DataFrame, published: DataFrame, *, plan: Plan, now: datet
         else F.when(F.col("direction") == "invalidate", "invalid_traffic").otherwise("restored"),
         "mode": F.lit(plan.pins["mode"]),
         "reverts_replay_id": F.lit(plan.reverts).cast("string"),
-        "published_time": F.lit(now),
-        "correction_date": F.to_date(F.lit(now)),
+        "published_time": time,
+        "correction_date": F.to_date(time),
     }
     changed = corrected(rows).crossJoin(F.broadcast(newest))
     return changed.withColumns(columns).select(*CORRECTIONS.names)
