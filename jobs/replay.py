@@ -3,12 +3,13 @@
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from slidr.errors import UsageError
+from slidr.errors import SlidrError, UsageError
 from slidr.options import OptionalFrom, OptionalTo, Override, window
 from slidr.progress import Progress, clock
 from slidr.replay import apply as applying
@@ -103,7 +104,10 @@ def run(job: Job, **asked: Any) -> Outcome:
     planned = show(job, half) if half else plan(job, **asked)
     if planned.refused:
         return planned
-    done = _applied(job, planned.summary["plan_id"], resume=False, override=None, reason=asked["reason"], ticket=asked["ticket"])
+    try:
+        done = _applied(job, planned.summary["plan_id"], resume=False, override=None, reason=asked["reason"], ticket=asked["ticket"])
+    except SlidrError as error:  # told with what was planned
+        return replace(planned, exit_code=error.exit_code, refused=str(error))
     return Outcome({**planned.summary, **done.summary}, {**planned.shown, **done.shown}, done.said)
 
 

@@ -13,7 +13,7 @@ from slidr.jobs import ingest, replay, score
 
 from slidr import data_files
 from slidr.config import Config
-from slidr.errors import ConflictError, LockedError, ModelRefusedError, NotApprovedError
+from slidr.errors import ConflictError, InputError, LockedError, ModelRefusedError, NotApprovedError
 from slidr.lake import Lake
 from slidr.replay import apply, audit, lease
 from slidr.replay.audit import Who, canonical
@@ -210,3 +210,44 @@ def test_a_plan_whose_numbers_were_changed_is_not_published(job: Job) -> None:
     with pytest.raises(NotApprovedError):
         replay.apply(job, plan_id, override=" ")
     assert versions_of(job.lake, *worlds.PUBLISHED) == before
+
+
+def test_a_plan_that_was_changed_on_record_is_made_again(job: Job) -> None:
+    """Planning again says and records what is true, under the same id; who had approved the other numbers is asked again."""
+    strict = careful(job, approval_above_micros=0)
+    plan_id = replay.plan(strict, **ASKED).summary["plan_id"]
+    true = audit.require_plan(job.lake, plan_id)
+    for times, (column, value) in enumerate(
+        {"counts": {**true.counts, "late": 7}, "money": {**true.money, "directions": []}, "plan": {}, "details": {}}.items(), 2
+    ):
+        replay.approve(careful(job, actor=f"bob-{times}"), plan_id)
+        with_plan(job.lake, **{column: value})
+        with pytest.raises((ConflictError, InputError), match="plan again"):
+            replay.apply(strict, plan_id)
+        again = replay.plan(strict, **ASKED).summary
+        assert (again["plan_id"], again["already"], again["counts"], again["money"]) == (plan_id, False, true.counts, true.money)
+        assert audit.read(job.lake).counted(plan_id)["plan"] == times
+        with pytest.raises(NotApprovedError):
+            replay.apply(strict, plan_id)
+    assert [row["state"] for row in replay.list_replays(strict).summary["replays"]] == ["planned"]
+    replay.approve(careful(job, actor="carol"), plan_id)
+    assert replay.apply(strict, plan_id).summary["publication_no"] == 1
+
+
+def with_replay(conf: Config, **bounds: Any) -> Config:
+    return conf.model_copy(update={"replay": conf.replay.model_copy(update=bounds)})
+
+
+def test_a_run_that_may_not_publish_tells_its_plan(job: Job) -> None:
+    told = replay.run(careful(job, approval_above_micros=0), **ASKED)
+    assert (told.exit_code, told.summary["needs_approval"]) == (7, True)
+    assert "expected an approval" in str(told.refused)
+    assert sum(entry["clicks"] for entry in told.summary["money"]["directions"]) > 0
+    assert "publication_no" not in told.summary
+    assert job.lake.read(CORRECTIONS).isEmpty()
+
+
+def careful(job: Job, actor: str = "ann", **bounds: Any) -> Job:
+    made = replace(job, conf=with_replay(job.conf, **bounds), actor=actor)
+    made.__dict__.update(lake=job.lake, place=job.place)
+    return made

@@ -139,13 +139,13 @@ def _refuse_version(plan: Plan, version: Version | None) -> None:
 
 def _refuse_unapproved(work: Work, log: Log) -> None:
     approval = work.plan.details["approval"]
-    approved = [event for event in log.of(work.plan.plan_id) if event.name == "approve"]
     needed = numbers.needs_approval(work.plan.money, approval["above_micros"])
-    if not needed or approved or (work.override and work.override.strip()):
+    if not needed or log.is_approved(work.plan.plan_id) or (work.override and work.override.strip()):
         return
+    author, plan_id = log.authors(work.plan.plan_id)[-1], work.plan.plan_id
     raise NotApprovedError(
         f"expected an approval, since more than {approval['above_micros']} micro-units of a currency move, found none; somebody else than "
-        f"{log.author(work.plan.plan_id)} runs `slidr replay approve {work.plan.plan_id} --ticket …`, or, where nobody can be reached, "
+        f"{author} runs `slidr replay approve {plan_id} --ticket …`, or, where nobody can be reached, "
         'apply it with --override "reason"'
     )
 

@@ -85,7 +85,7 @@ Decision = tuple[str, Mapping[str, Any]] | None  # an event and its facts; None 
 
 @dataclass(frozen=True)
 class Log:
-    """Everything on record, oldest first: a few events per replay, and the plan that was asked for."""
+    """Everything on record, oldest first: a few events per replay, and the plan that was asked for, as it was made last."""
 
     events: tuple[Event, ...] = ()
     plan: Plan | None = None
@@ -124,9 +124,14 @@ class Log:
         kept = in_effect([*self.applied(), Applied("", reverted)])
         return [name for name in kept if edges[name][0] < window[1] and edges[name][1] > window[0]]
 
-    def author(self, plan_id: str) -> str:
-        """Who made the plan, as claimed."""
-        return next(event.actor for event in self.of(plan_id) if event.name == "plan")
+    def authors(self, plan_id: str) -> list[str]:
+        """Who made the plan, as claimed, and who made it again since, after its record was changed."""
+        return [event.actor for event in self.of(plan_id) if event.name == "plan"]
+
+    def is_approved(self, plan_id: str) -> bool:
+        """Whether somebody has approved the plan as it is on record now: made again, it is to be looked at again."""
+        names = [event.name for event in self.of(plan_id) if event.name in ("plan", "approve")]
+        return names[-1:] == ["approve"]
 
 
 def claimed_actor() -> str:
@@ -142,9 +147,25 @@ def read(lake: Lake | Place, plan_id: str = "") -> Log:
     return _log(ledger.read(lake, REPLAYS).rows, plan_id) if ledger.exists(lake, REPLAYS) else Log()
 
 
+def sound(lake: Lake | Place, plan_id: str) -> Plan | None:
+    """The plan on record; None where there is none, and where what is there can't be used: then it is to be made again."""
+    rows = ledger.read(lake, REPLAYS).rows if ledger.exists(lake, REPLAYS) else []
+    found = _newest(rows, plan_id)
+    try:
+        return _plan(found) if found else None
+    except InputError:
+        return None
+
+
 def _log(rows: list[dict[str, Any]], plan_id: str) -> Log:
-    found = next((row for row in rows if row["replay_id"] == plan_id and row["event"] == "plan"), None)
+    found = _newest(rows, plan_id)
     return Log(tuple(sorted(map(_event, rows), key=lambda event: event.time)), _plan(found) if found else None)
+
+
+def _newest(rows: list[dict[str, Any]], plan_id: str) -> dict[str, Any] | None:
+    """The event `plan` of a plan that counts: the last one."""
+    made = [row for row in rows if row["replay_id"] == plan_id and row["event"] == "plan"]
+    return max(made, key=lambda row: row["event_time"], default=None)
 
 
 def _plan(row: dict[str, Any]) -> Plan:
@@ -203,7 +224,7 @@ def record(lake: Lake | Place, plan: Plan, choose: Callable[[Log], Decision], *,
     """
     for _ in range(MOST_TURNS):
         found = ledger.read(lake, REPLAYS)
-        log = _log(found.rows, plan.plan_id)
+        log = _log(found.rows, "")
         chosen = choose(log)
         if chosen is None or found.append([_row(plan, *chosen, who, log)]):
             return log

@@ -20,7 +20,7 @@ from slidr.lake import Lake
 from slidr.progress import Progress
 from slidr.replay import features as replay_features
 from slidr.replay import measure, outcomes, pins, rows
-from slidr.replay.audit import Plan, Who, canonical, id_of, read, record
+from slidr.replay.audit import Plan, Who, canonical, id_of, read, record, sound
 from slidr.replay.request import REVERT, Request, apart, clicks_of, request_of
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
 from slidr.version import STATES, Version
@@ -42,7 +42,8 @@ def make_plan(
     override: str | None = None,
     progress: Progress | None = None,
 ) -> Plan:
-    """Plans and records a replay; the same request on the same lake gives the same id, and nothing is recorded twice.
+    """Plans and records a replay; the same request on the same lake gives the same id, and is recorded again only where its record
+    was changed: the last one counts.
 
     Raises NothingToDoError for an empty window, InputError where features or days are missing, `measure.Stopped` unless `override`
     gives a reason, ModelRefusedError for a revoked version.
@@ -57,15 +58,15 @@ def make_plan(
         seen = pins.look(*apart(lake, request, versions))
     pinned = _pin(seen, request=request, version=version, conf=conf, versions=versions)
     plan_id = id_of(canonical(pinned))
-    known = read(lake, plan_id).plan
+    known, times = sound(lake, plan_id), read(lake).counted(plan_id)["plan"]
     if known and rows.intact(lake, known):
         return known
     progress.tell(f"plan {plan_id}: {pinned['clicks']['count']:,} clicks")
     chunks = pins.chunks((request.start, request.end), seen.hours, conf.replay.chunk_clicks)
     made = _Making(lake, request, version, conf, versions, plan_id, progress)
     began = time.monotonic()
-    made.write(seen, chunks, again=bool(known))
-    if known:  # the rows were lost or changed since; they follow from what is pinned
+    made.write(seen, chunks, again=times > 0)
+    if known and rows.intact(lake, known):  # the rows were lost or changed since; they follow from what is pinned
         return known
     seconds = round(time.monotonic() - began, 1)
     with progress.step(lake.spark, "counting what would change"):
@@ -83,7 +84,7 @@ def make_plan(
         replay_features.require(not lacking, request=request, version=version)
         plan = replace(plan, details={**plan.details, "features": made.differences(len(chunks), plan.counts["clicks"])})
     measure.require(plan, checks, override)
-    record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
+    record(lake, plan, lambda log: ("plan", plan.details) if log.counted(plan_id)["plan"] == times else None, who=who)
     return plan
 
 

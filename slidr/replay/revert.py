@@ -13,7 +13,7 @@ from slidr.errors import InputError
 from slidr.lake import Lake
 from slidr.progress import Progress
 from slidr.replay import measure, outcomes, pins, rows, stack
-from slidr.replay.audit import Log, Plan, Who, canonical, id_of, read, record, require_log
+from slidr.replay.audit import Log, Plan, Who, canonical, id_of, read, record, require_log, sound
 from slidr.replay.moved import decided_by_replay
 from slidr.replay.request import REVERT, Request, request_of
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAY_DECISIONS
@@ -39,20 +39,20 @@ def make_revert(
         seen = pins.look(*decided_by_replay(lake, origin.plan_id, request, versions))
     pinned = _pinned(origin, replay_id, order, conf, versions, seen.pinned)
     plan_id = id_of(canonical(pinned))
-    known = read(lake, plan_id).plan
+    known, times = sound(lake, plan_id), read(lake).counted(plan_id)["plan"]
     if known and rows.intact(lake, known):
         return known
     chunks = pins.chunks((request.start, request.end), seen.hours, conf.replay.chunk_clicks)
     began = time.monotonic()
-    _write(lake, plan_id, pinned, chunks, conf, again=bool(known), progress=progress)
-    if known:
+    _write(lake, plan_id, pinned, chunks, conf, again=times > 0, progress=progress)
+    if known and rows.intact(lake, known):
         return known
     extra = {"chunks": chunks, "seconds": round(time.monotonic() - began, 1)}
     with progress.step(lake.spark, "counting what would change"):
         made = rows.of_chunks(lake, plan_id, len(chunks))
         plan, checks = measure.measured(lake, pinned, made, request=request, conf=conf, now=now, override=override, extra=extra)
     measure.require(plan, checks, override)
-    record(lake, plan, lambda log: None if log.plan else ("plan", plan.details), who=who)
+    record(lake, plan, lambda log: ("plan", plan.details) if log.counted(plan_id)["plan"] == times else None, who=who)
     return plan
 
 

@@ -23,12 +23,13 @@ def state_of(log: Log, replay_id: str) -> str:
         return "half published" if log.no_way_back(replay_id) else "interrupted"
     if seen["fail"]:
         return "given up"
-    return "approved" if seen["approve"] else "planned"
+    return "approved" if log.is_approved(replay_id) else "planned"
 
 
 def listed(lake: Lake | Place) -> list[dict[str, Any]]:
     """One row per replay, the newest first."""
     log = read(lake)
+    newest = {event.replay_id: event for event in log.events if event.name == "plan"}
     rows = [
         {
             "replay_id": event.replay_id,
@@ -41,7 +42,7 @@ def listed(lake: Lake | Place) -> list[dict[str, Any]]:
             "by": event.actor,
         }
         for event in log.events
-        if event.name == "plan"
+        if newest.get(event.replay_id) is event
     ]
     return rows[::-1][:NEWEST]
 
