@@ -235,6 +235,42 @@ def test_stale_plans_are_refused_and_other_days_do_not_matter(
     assert planned_world.read(CORRECTIONS).isEmpty()
 
 
+@pytest.mark.parametrize("mode", ["recompute-now", "recompute", "rescore"])
+def test_late_clicks_of_the_look_back_make_plans_stale_that_count_anew(world: Lake, loose: Config, mode: str) -> None:
+    """They lie before the window and outside of the filter, and change its counters all the same."""
+    half_past = SECOND + timedelta(hours=10, minutes=30)
+    asked = request(start=half_past, mode=mode, advertisers=("adv-0",), allow_charges=True)
+    made = make_plan(world, request=asked, version=version("2"), conf=loose, now=NOW, who=ANN)
+    early = click("early", half_past - timedelta(hours=1, microseconds=1), ip_key="192.0.2.0")
+    world.append(frame(world.spark, CLICKS, [early]), CLICKS)
+    assert what_moved(world, made, audit.read(world)) == []
+    inside = click("inside", half_past - timedelta(hours=1), ip_key="192.0.2.0", advertiser_id="another")
+    world.append(frame(world.spark, CLICKS, [inside]), CLICKS)
+    if mode != "rescore":
+        with pytest.raises(ConflictError, match=r"clicks from 2026-03-02T09:30:00.00:00 on, which its counters .* \(16 then, 17 now\)"):
+            apply.apply_plan(world, plan_id=made.plan_id, version=version("2"), now=NOW, who=ANN)
+    else:
+        assert not apply.apply_plan(world, plan_id=made.plan_id, version=version("2"), now=NOW, who=ANN).already
+
+
+def test_labels_and_zones_that_a_plan_rests_on_are_pinned(world: Lake, loose: Config) -> None:
+    """With new ones the same request is another plan, with other numbers; the old one can still be applied."""
+
+    def planning(conf: Config = loose) -> Plan:
+        return make_plan(world, request=request(end=SECOND, allow_charges=True), version=version("2"), conf=conf, now=NOW, who=ANN)
+
+    def purchasing(made: Plan) -> int:
+        return sum(hour["purchasing"] for hour in made.details["window_hours"])
+
+    first = planning()
+    bought = world.read(LABELS).withColumns({"is_purchase": F.lit(True), "is_human": F.lit(True), "label_reason": F.lit("purchase")})
+    world.replace_days(bought.localCheckpoint(), LABELS, DAYS[:1])
+    second = planning()
+    assert (purchasing(first), purchasing(second)) == (2, 16)
+    assert planning(loose.model_copy(update={"marketplaces": {**loose.marketplaces, "US": "Asia/Tokyo"}})).plan_id != second.plan_id
+    apply.apply_plan(world, plan_id=first.plan_id, version=version("2"), now=NOW, who=ANN)
+
+
 def test_what_apply_refuses(planned: tuple[str, Plan, Plan], planned_world: Lake, loose: Config) -> None:
     plan_id = planned[1].plan_id
     commits = versions_of(planned_world, *worlds.PUBLISHED)

@@ -48,7 +48,7 @@ def measured(
     cells = numbers.cells(planned)
     counts = numbers.counts(cells)
     money = numbers.money(cells, numbers.largest_advertisers(planned))
-    hours = numbers.window_hours(planned, numbers.labels_of(lake, request))
+    hours = numbers.window_hours(planned, numbers.labels_of(lake, request, pinned["tables"]))
     found = numbers.for_guardrails(counts, money, hours, outcomes.CORRECTED)
     checks = guardrails.check_replay(**found, since_close=_days_since_close(cells, now, conf.replay), bounds=conf.replay)
     above = conf.replay.approval_above_micros
@@ -58,7 +58,7 @@ def measured(
         "override": override,
         "approval": {"needed": numbers.needs_approval(money, above), "above_micros": above},
         "window_hours": hours,
-        "hours": numbers.hours_around(lake, request, planned),
+        "hours": numbers.hours_around(lake, request, planned, pinned["tables"]),
         "features": None,
         **extra,
     }

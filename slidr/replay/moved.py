@@ -1,5 +1,7 @@
 """Whether the lake still is what a plan was made on."""
 
+from datetime import datetime
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -29,7 +31,7 @@ def what_moved(lake: Lake, plan: Plan, log: Log, *, look: bool = True) -> list[s
 
     Without `look` the clicks are known to be the same, and only the log is looked at.
     """
-    moved = _clicks_moved(lake, plan) + _decided_meanwhile(lake, plan) if look else []
+    moved = [*_clicks_moved(lake, plan), *_counted_moved(lake, plan), *_decided_meanwhile(lake, plan)] if look else []
     if plan.reverts and log.in_effect_without(plan.reverts, plan.window) != plan.pins["in_effect"]:
         moved.append("the replays in effect")
     return moved
@@ -44,6 +46,17 @@ def _clicks_moved(lake: Lake, plan: Plan) -> list[str]:
         for name, text in NAMES.items()
         if found[name] != plan.pins[name]
     ]
+
+
+def _counted_moved(lake: Lake, plan: Plan) -> list[str]:
+    """The clicks of the look-back, of a plan that counts anew."""
+    then = plan.pins.get("counted")
+    if then is None:
+        return []
+    start, end = map(datetime.fromisoformat, then["window"])
+    now = pins.counted(lake, (start, end), then["keys"])
+    text = f"clicks from {then['window'][0]} on, which its counters are computed from ({then['count']} then, {now['count']} now)"
+    return [] if now == then else [text]
 
 
 def _decided_meanwhile(lake: Lake, plan: Plan) -> list[str]:

@@ -154,13 +154,14 @@ def window_hours(rows: DataFrame, labels: DataFrame) -> list[dict[str, Any]]:
     return [row.asDict() for row in hours.collect()]
 
 
-def hours_around(lake: Lake, request: Request, rows: DataFrame) -> list[dict[str, Any]]:
+def hours_around(lake: Lake, request: Request, rows: DataFrame, versions: dict[str, int]) -> list[dict[str, Any]]:
     """Decided and invalid clicks by hour, a day before to a day after the window, before and after the plan.
 
     All published decisions of the request's advertisers, slices and marketplaces, whichever version decided them.
     """
     first, last = request.days[0] - AROUND, request.days[-1] + AROUND
-    current = narrowed(lake.read(CURRENT_DECISIONS, days_between(first, last + timedelta(days=1))), request, published_slice="slice")
+    there = lake.read_at(CURRENT_DECISIONS, days_between(first, last + timedelta(days=1)), versions)
+    current = narrowed(there, request, published_slice="slice")
     shown = Request(request.start - AROUND, request.end + AROUND)
     before = current.where(in_window(F.col("click_time"), shown)).groupBy(_hour().alias("hour"))
     counted = before.agg(F.count(F.lit(1)).alias("decided"), F.count_if("is_invalid").alias("invalid"))
@@ -199,5 +200,6 @@ def for_guardrails(counts: dict[str, int], money: dict[str, Any], hours: list[di
     }
 
 
-def labels_of(lake: Lake, request: Request) -> DataFrame:
-    return lake.read(LABELS, request.days)
+def labels_of(lake: Lake, request: Request, versions: dict[str, int]) -> DataFrame:
+    """The labels of the request's days at their commit in `versions`: the guardrail on FPR rests on them."""
+    return lake.read_at(LABELS, request.days, versions)

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import reduce
 from operator import xor
 from typing import Any
@@ -13,11 +13,13 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from slidr.config import Config
+from slidr.days import days_of
 from slidr.errors import InputError
+from slidr.features.spec import FeatureSpec
 from slidr.hashing import row_hash
 from slidr.lake import Lake
 from slidr.replay.request import Request
-from slidr.tables import Table
+from slidr.tables import CLICKS, Table
 from slidr.version import Version
 
 HOUR = 3_600_000_000  # microseconds
@@ -50,8 +52,8 @@ def pin(*, request: Request, version: Version, conf: Config, versions: dict[str,
 
 
 def bounds_hash(conf: Config) -> str:
-    """Of the settings that decide what a plan says, beside the version."""
-    said = f"{conf.replay.model_dump_json()}:{conf.guardrails.late_minutes}"
+    """Of the settings that decide what a plan says, beside the version: also zones, which features and billing months follow."""
+    said = f"{conf.replay.model_dump_json()}:{conf.guardrails.late_minutes}:{sorted(conf.marketplaces.items())}"
     return hashlib.sha256(said.encode()).hexdigest()[:12]
 
 
@@ -95,6 +97,24 @@ def look(clicks: DataFrame, published: DataFrame) -> Seen:
             by_spec[row["model_version"], row["spec_id"]] += row["published"]
     hours, specs = sorted(by_hour.items()), [(*key, count) for key, count in sorted(by_spec.items())]
     return Seen(pinned, hours, specs)
+
+
+def counted(lake: Lake, window: tuple[datetime, datetime], keys: Sequence[str], commit: int | None = None) -> dict[str, Any]:
+    """Count and hash of the clicks that counters with these key columns are computed from: all clicks of [start, end), whoever's."""
+    start, end = window
+    days = days_of(start, end)
+    clicks = lake.read(CLICKS, days) if commit is None else lake.read_version(CLICKS, commit, days)
+    inside = (F.col("click_time") >= F.lit(start)) & (F.col("click_time") < F.lit(end))
+    told = row_hash(*map(F.col, ("click_id", "click_time", "arrival_time", *keys)))
+    row = clicks.where(inside).agg(F.count(F.lit(1)).alias("clicks"), F.bit_xor(told).alias("hash")).collect()[0]
+    return {"window": [edge.isoformat() for edge in window], "keys": list(keys), "count": row["clicks"], "hash": hex_of(row["hash"])}
+
+
+def counted_from(request: Request, spec: FeatureSpec) -> tuple[tuple[datetime, datetime], list[str]]:
+    """Window and key columns of the clicks that the spec's counters of the request are computed from."""
+    start, end = (edge.astimezone(timezone.utc) for edge in (request.start, request.end))
+    keys = {name for counter in spec.counters for name in (*spec.key_columns(counter.entity), counter.distinct) if name}
+    return (start - timedelta(microseconds=spec.longest_window), end), sorted(keys)
 
 
 def _summed(rows: Sequence[Row], name: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from slidr.replay import features as replay_features
 from slidr.replay import measure, outcomes, pins, rows
 from slidr.replay.audit import Plan, Who, canonical, id_of, read, record, sound
 from slidr.replay.request import REVERT, Request, apart, clicks_of, request_of
-from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, Table, features_table
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, Table, features_table
 from slidr.version import STATES, Version
 
 __all__ = ["Plan", "Request", "make_plan"]
@@ -53,9 +53,10 @@ def make_plan(
     version.require(PLANNABLE, "plan a replay")
     request.refuse_future(now)
     progress = progress or Progress()
-    versions = pins.table_versions(lake, CLICKS, features_table(version.bundle.spec), DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
+    versions = pins.table_versions(lake, CLICKS, features_table(version.bundle.spec), LABELS, DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
     with progress.step(lake.spark, "reading the clicks of the window and what is published of them"):
         seen = pins.look(*apart(lake, request, versions))
+        seen = seen if request.mode == "rescore" else _with_counted(lake, seen, request, version, versions)
     pinned = _pin(seen, request=request, version=version, conf=conf, versions=versions)
     plan_id = id_of(canonical(pinned))
     known, times = sound(lake, plan_id), read(lake).counted(plan_id)["plan"]
@@ -92,6 +93,12 @@ def make_rows_again(lake: Lake, plan: Plan, version: Version, *, conf: Config, p
     """The rows of a replay's plan on record, as they were planned: they follow from what it pins."""
     made = _Making(lake, request_of(plan), version, conf, plan.pins["tables"], plan.plan_id, progress)
     made.write(pins.Seen({}, [], []), plan.details["chunks"], again=True)
+
+
+def _with_counted(lake: Lake, seen: pins.Seen, request: Request, version: Version, versions: dict[str, int]) -> pins.Seen:
+    """Pins also the clicks that counters are computed from: all of the look-back, whatever the filter."""
+    found = pins.counted(lake, *pins.counted_from(request, version.bundle.spec), versions[CLICKS.name])
+    return replace(seen, pinned={**seen.pinned, "counted": found})
 
 
 def _pin(seen: pins.Seen, *, request: Request, version: Version, conf: Config, versions: dict[str, int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from slidr.replay import measure, outcomes, pins, rows, stack
 from slidr.replay.audit import Log, Plan, Who, canonical, id_of, read, record, require_log, sound
 from slidr.replay.moved import decided_by_replay
 from slidr.replay.request import REVERT, Request, request_of
-from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAY_DECISIONS
+from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS
 
 SAME = ("window", "filters", "version", "bundle_sha256", "spec_id", "thresholds", "default_threshold")  # as the replay's plan has it
 
@@ -33,7 +33,7 @@ def make_revert(
     _refuse_not_in_effect(log, replay_id)
     origin = require_log(lake, stack.root(replay_id, log.applied()))[1]
     request = replace(request_of(origin), mode=REVERT, allow_charges=True)
-    versions = pins.table_versions(lake, CLICKS, REPLAY_DECISIONS, DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
+    versions = pins.table_versions(lake, CLICKS, LABELS, REPLAY_DECISIONS, DECISIONS, CURRENT_DECISIONS, CORRECTIONS)
     order = log.in_effect_without(replay_id, target.window)
     with progress.step(lake.spark, "reading what is published of the replay's clicks"):
         seen = pins.look(*decided_by_replay(lake, origin.plan_id, request, versions))
