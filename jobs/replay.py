@@ -14,7 +14,7 @@ from slidr.options import OptionalFrom, OptionalTo, Override, window
 from slidr.progress import Progress, clock
 from slidr.replay import apply as applying
 from slidr.replay import approve as approving
-from slidr.replay import audit, numbers, report, rows, status
+from slidr.replay import audit, numbers, pace, report, rows, status
 from slidr.replay import plan as planning
 from slidr.replay import revert as reverting
 from slidr.replay.measure import Stopped
@@ -191,7 +191,7 @@ def _applied(job: Job, plan_id: str, *, resume: bool, override: str | None, reas
     log, planned = audit.require_log(job.lake, plan_id)
     # Also a revoked version's: what it has half published is completed; else `apply_plan` refuses it.
     version = None if planned.reverts else _registry(job).inspect(planned.pins["version"])
-    job.say(f"publishing {plan_id}; about {clock(status.estimate(log, planned).total_seconds())}")
+    job.say(f"publishing {plan_id}; about {clock(pace.estimate(log, planned).total_seconds())}")
     progress = Progress(job.say)
 
     def remake(made: audit.Plan) -> None:
@@ -239,7 +239,7 @@ def _report(job: Job, made: audit.Plan) -> str:
 def _shown(job: Job, made: audit.Plan) -> Outcome:
     page = _report(job, made)
     content = report.summary(made, zones=job.conf.marketplaces)
-    money, about = made.money, status.estimate(audit.read(job.lake), made)
+    money, about = made.money, pace.estimate(audit.read(job.lake), made)
     tables: dict[str, Any] = {
         "Window": [{"zone": zone, "from and to": text} for zone, text in content["window"].items()],
         "Decides": [{"what": name, "is": value} for name, value in content["decides"].items()],

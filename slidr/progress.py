@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from pyspark.sql import SparkSession
 
@@ -32,11 +33,11 @@ class Progress:
         self._said = time.monotonic()
 
     @contextmanager
-    def step(self, spark: SparkSession, name: str) -> Iterator[None]:
-        """Tells the tasks of the running Spark stages while the block runs, and how long it took at its end."""
-        self.tell(name)
+    def step(self, spark: SparkSession, name: str, pace: Callable[[], str] | None = None) -> Iterator[None]:
+        """Tells `pace` and the tasks of the running Spark stages while the block runs, and how long it took at its end."""
+        self.tell(f"{name}; {pace()}" if pace else name)
         began, ended = time.monotonic(), threading.Event()
-        thread = threading.Thread(target=self._watch, args=(spark, name, began, ended), daemon=True)
+        thread = threading.Thread(target=self._watch, args=(spark, name, pace, began, ended), daemon=True)
         thread.start()
         try:
             yield
@@ -45,20 +46,33 @@ class Progress:
             thread.join()
         self.tell(f"{name}: done in {clock(time.monotonic() - began)}")
 
-    def _watch(self, spark: SparkSession, name: str, began: float, ended: threading.Event) -> None:
+    def _watch(self, spark: SparkSession, name: str, pace: Callable[[], str] | None, began: float, ended: threading.Event) -> None:
         while not ended.wait(min(1.0, self.every)):
             if time.monotonic() - self._said >= self.every:
-                self.tell(f"{name}: {clock(time.monotonic() - began)}; {_tasks(spark)}")
+                self.tell("; ".join([f"{name}: {clock(time.monotonic() - began)}", *([pace()] if pace else []), _tasks(spark)]))
 
-    def chunks(self, spark: SparkSession, name: str, clicks: list[int]) -> Iterator[int]:
-        """The numbers of the chunks; between them what is done, the rate, and the time that is left. `clicks` are those of each."""
+    def chunks(self, spark: SparkSession, name: str, clicks: list[int], expected: float | None = None) -> Iterator[int]:
+        """The numbers of the chunks; in and between them what is done, the rate, and the time that is left. `clicks` are those of each.
+
+        `expected` are the seconds that all of them took at the pace of earlier ones, where it is known: told until the first is done.
+        """
         began, done, total = time.monotonic(), 0, sum(clicks)
+        rate = total / max(expected, 1e-9) if expected else 0.0
         for number, part in enumerate(clicks):
-            with self.step(spark, f"{name}, chunk {number + 1} of {len(clicks)}, {part:,} clicks"):
+            with self.step(
+                spark, f"{name}, chunk {number + 1} of {len(clicks)}, {part:,} clicks", partial(_pace, began, done, total, rate)
+            ):
                 yield number
             done += part
             rate = done / max(time.monotonic() - began, 1e-9)
-            self.tell(f"{name}: {done:,} of {total:,} clicks, {rate:,.0f} a second, {clock((total - done) / max(rate, 1e-9))} left")
+            self.tell(f"{name}: {_pace(began, done, total, rate)}")
+
+
+def _pace(began: float, done: int, total: int, rate: float) -> str:
+    """What is done, how fast, and the time that is left at this rate; 0 for a rate that is not known yet."""
+    said = f"{done:,} of {total:,} clicks"
+    left = max(total / rate - (time.monotonic() - began), 0.0) if rate else 0.0
+    return f"{said}, {rate:,.0f} a second, {clock(left)} left" if rate else said
 
 
 def clock(seconds: float) -> str:

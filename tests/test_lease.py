@@ -1,5 +1,6 @@
 """Who may publish: one at a time for an overlapping window, dead and late holders give way, money waits for a second pair of eyes."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 from slidr import direct
 from slidr.direct import Place
 from slidr.errors import ConflictError, InputError, LockedError, NotApprovedError, UsageError
-from slidr.replay import audit, lease, status
+from slidr.replay import audit, lease, pace, status
 from slidr.replay.approve import approve
 from slidr.replay.audit import Plan, canonical, id_of
 from slidr.tables import REPLAYS
@@ -115,6 +116,22 @@ def test_whose_lease_was_taken_stops(place: Place, clock: Clock) -> None:
             lease.require_mine(taken, FIRST_DAY)
 
 
+def test_a_lease_is_kept_while_a_step_takes_long() -> None:
+    beats = []
+    with lease.kept(lambda: beats.append(time.monotonic()), minutes=0.005):  # 0.3 s, so each 0.1 s
+        time.sleep(0.5)
+    assert len(beats) >= 2
+    ended = len(beats)
+    time.sleep(0.3)
+    assert len(beats) == ended
+
+    def broken() -> None:
+        raise ConflictError("the log is out of reach")
+
+    with pytest.raises(ConflictError, match="out of reach"), lease.kept(broken, minutes=0.005):
+        time.sleep(0.3)
+
+
 def test_decisions_on_the_log_are_made_on_the_newest(place: Place, clock: Clock) -> None:
     """Somebody's event comes between reading and writing: what is recorded is decided again."""
     seen = []
@@ -193,8 +210,39 @@ def test_status_tells_how_far_it_is(place: Place, clock: Clock) -> None:
     ]
 
 
+def test_status_tells_rate_and_time_left(place: Place, clock: Clock) -> None:
+    """By the estimate until a chunk is recorded, then by what this run has recorded; who goes on does not count what was there."""
+    found = []
+
+    def look(at_: str) -> None:
+        clock(at(at_))
+        row = status.status(place, FIRST_DAY.plan_id)
+        found.append((row["clicks_per_second"], row["seconds_left"]))
+
+    def recorded(chunk: int) -> None:
+        note(place, FIRST_DAY, "renew", chunk=chunk, holder=OTHERS, until=(audit.clock() + timedelta(minutes=15)).isoformat())
+
+    made = {"seconds": 1.0, "clicks": 7, "order": 1}
+    note(place, FIRST_DAY, "plan")
+    look("2026-03-05 12:00:00")
+    note(place, SECOND_DAY, "applied", **made)  # 7 clicks a second
+    working(place, FIRST_DAY)
+    look("2026-03-05 12:00:00")
+    clock(at("2026-03-05 12:00:01"))
+    recorded(0)  # 3 of 7 clicks
+    look("2026-03-05 12:00:01")
+    working(place, FIRST_DAY, "renew")
+    look("2026-03-05 12:00:02")
+    clock(at("2026-03-05 12:00:10"))
+    working(place, FIRST_DAY, "resume")
+    clock(at("2026-03-05 12:00:12"))
+    recorded(1)  # 4 clicks in 2 s
+    look("2026-03-05 12:00:12")
+    assert found == [(None, None), (7, 1), (3, 1), (3, 0), (2, 0)]
+
+
 def test_the_estimate_follows_earlier_replays(place: Place, clock: Clock) -> None:
     log = note(place, FIRST_DAY, "plan")
-    assert status.estimate(log, FIRST_DAY) == timedelta(seconds=60)
+    assert pace.estimate(log, FIRST_DAY) == timedelta(seconds=60)
     log = note(place, SECOND_DAY, "applied", order=1, seconds=30.0, clicks=10)
-    assert status.estimate(log, FIRST_DAY) == timedelta(seconds=21)
+    assert pace.estimate(log, FIRST_DAY) == timedelta(seconds=21)

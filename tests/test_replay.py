@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from slidr.features import compare
 from slidr.features.spec import FeatureSpec
 from slidr.lake import Lake
 from slidr.progress import Progress
-from slidr.replay import apply, audit, numbers, outcomes, report, rows
+from slidr.replay import apply, audit, lease, numbers, outcomes, report, rows
 from slidr.replay.audit import Plan
 from slidr.replay.moved import what_moved
 from slidr.replay.plan import make_plan
@@ -209,6 +210,23 @@ def test_killed_after_every_step_ends_like_an_undisturbed_run(
     assert versions_of(planned_world, *worlds.PUBLISHED, REPLAYS) == commits
     with pytest.raises(ConflictError, match="stale.*clicks of the window .32 then, 33 now.*published decisions"):
         apply.apply_plan(planned_world, plan_id=other, version=version("3"), now=NOW, who=ANN)
+
+
+def test_a_lease_is_renewed_within_a_long_chunk(
+    planned: tuple[str, Plan, Plan], planned_world: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else takes the window while a step takes longer than the lease."""
+    plan_id, record, held = planned[1].plan_id, outcomes.replay_decisions, []
+
+    def slow(*given: Any) -> Any:
+        time.sleep(8)
+        held.append(lease.held(audit.read(planned_world), plan_id))
+        return record(*given)
+
+    monkeypatch.setattr(outcomes, "replay_decisions", slow)
+    apply.apply_plan(planned_world, plan_id=plan_id, version=version("2"), now=NOW, who=ANN, lease_minutes=0.08)  # 4.8 s
+    assert held[0].name == "renew"
+    assert audit.read(planned_world).counted(plan_id)["applied"] == 1
 
 
 def late_click(lake: Lake, day: Any) -> None:

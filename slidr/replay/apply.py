@@ -18,7 +18,7 @@ from slidr import rewriting
 from slidr.errors import ConflictError, InputError, NotApprovedError
 from slidr.lake import Lake
 from slidr.progress import Progress
-from slidr.replay import feed, lease, numbers, outcomes, pins, rows, stack
+from slidr.replay import feed, lease, numbers, outcomes, pace, pins, rows, stack
 from slidr.replay.audit import Decision, Log, Plan, Who, from_micros, read, record, require_log
 from slidr.replay.moved import what_moved
 from slidr.replay.request import command_of, request_of
@@ -105,7 +105,8 @@ def apply_plan(
     work = Work(lake, plan, version, who, now, lease_minutes, override, corrected, remake, progress, seen=plan.pins["tables"])
     try:
         for step in STEPS:
-            step(work)
+            with lease.kept(partial(_keep, work), minutes=work.minutes):
+                step(work)
     except (KeyboardInterrupt, SystemExit):  # asked to stop: the next one need not wait for the lease to end
         work.note(lambda log: ("interrupt", {}) if lease.is_mine(log, plan) else None)
         raise
@@ -219,12 +220,18 @@ def _publish_decisions(work: Work) -> None:
     if work.plan.reverts:
         return
     chunks, plan_id = work.plan.details["chunks"], work.plan.plan_id
-    for number in work.progress.chunks(work.lake.spark, "recording decisions", [chunk["clicks"] for chunk in chunks]):
+    expected = pace.estimate(read(work.lake), work.plan).total_seconds()
+    for number in work.progress.chunks(work.lake.spark, "recording decisions", [chunk["clicks"] for chunk in chunks], expected):
         decided = outcomes.replay_decisions(rows.chunk(work.lake, plan_id, number), work.plan.pins)
         token = f"slidr-replay:{plan_id}:decisions:{number}"
         _appended(partial(work.lake.append, decided, REPLAY_DECISIONS, token=token))
         if number + 1 < len(chunks):
             work.note(partial(_renewed, work=work, chunk=number))
+
+
+def _keep(work: Work) -> None:
+    """Signs of life while a step takes long; who has lost the lease learns it at the next event."""
+    work.note(lambda log: ("renew", lease.facts(work.minutes)) if lease.is_mine(log, work.plan) else None)
 
 
 def _renewed(log: Log, work: Work, chunk: int) -> Decision:
@@ -321,6 +328,7 @@ def _applied(log: Log, work: Work) -> Decision:
         "order": len(log.applied()) + 1,
         "reverts": work.plan.reverts,
         "seconds": seconds,
+        "planning": work.plan.details["seconds"],
         "clicks": work.plan.counts["clicks"],
     }
 

@@ -5,7 +5,9 @@ time, or with its process where that can be seen. Who wants an overlapping windo
 and that has published nothing; one that may have published something must be completed first.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -78,6 +80,29 @@ def is_mine(log: Log, plan: Plan) -> bool:
     """Whether this process holds the lease of the plan."""
     working = held(log, plan.plan_id)
     return working is not None and working.facts["holder"] == holder()
+
+
+@contextmanager
+def kept(renew: Callable[[], None], *, minutes: float) -> Iterator[None]:
+    """Calls `renew` from a thread, three times within the minutes of a lease, while the block runs; what it raises ends the block."""
+    ended, failed = threading.Event(), list[Exception]()
+
+    def beat() -> None:
+        while not failed and not ended.wait(60 * minutes / 3):
+            try:
+                renew()
+            except Exception as error:  # raised below, in the thread that works
+                failed.append(error)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _until(event: Event) -> datetime:

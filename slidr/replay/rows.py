@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from slidr.errors import ConflictError
 from slidr.lake import PLANS, Lake
 from slidr.progress import Progress
-from slidr.replay import numbers, outcomes
+from slidr.replay import audit, numbers, outcomes, pace
 from slidr.replay.audit import Plan
 
 Chunk = dict[str, Any]  # start and end (ISO 8601, UTC) and clicks
@@ -54,8 +54,8 @@ def planned(lake: Lake, plan: Plan) -> DataFrame:
 
 def write(lake: Lake, plan_id: str, chunks: list[Chunk], rows_of: Callable[[Chunk], DataFrame], *, again: bool, progress: Progress) -> None:
     """Writes the chunks; those that an earlier run of the same plan has written are left as they are, unless `again`."""
-    mine = uuid4().hex
-    for number in progress.chunks(lake.spark, "deciding", [part["clicks"] for part in chunks]):
+    mine, clicks = uuid4().hex, [part["clicks"] for part in chunks]
+    for number in progress.chunks(lake.spark, "deciding", clicks, pace.expected(audit.read(lake), "planning", sum(clicks))):
         if again:
             lake.delete(_folder(plan_id, number))
         if _written(lake, plan_id, number) is None:

@@ -1,11 +1,10 @@
 """What is on record about replays, for people: their list, the state of one, what it waits for."""
 
-from datetime import timedelta
 from typing import Any
 
 from slidr.direct import Place
 from slidr.lake import Lake
-from slidr.replay import lease, stack
+from slidr.replay import lease, pace, stack
 from slidr.replay.audit import Log, Plan, read, require_log
 
 NEWEST = 200
@@ -48,7 +47,7 @@ def listed(lake: Lake | Place) -> list[dict[str, Any]]:
 
 
 def status(lake: Lake | Place, replay_id: str) -> dict[str, Any]:
-    """State, holder of the lease, how much is recorded, and what to do next."""
+    """State, holder of the lease, how much is recorded, how fast, how long it will still take, and what to do next."""
     log, plan = require_log(lake, replay_id)
     working = lease.held(log, replay_id)
     state = state_of(log, replay_id)
@@ -60,6 +59,7 @@ def status(lake: Lake | Place, replay_id: str) -> dict[str, Any]:
         "since": working.time if working else None,
         "until": working.facts["until"] if working else None,
         "recorded": _recorded(log, plan),
+        **(pace.of_work(log, plan) if working else {"clicks_per_second": None, "seconds_left": None}),
         "next": _next(plan, state),
     }
 
@@ -78,25 +78,12 @@ def events(log: Log, replay_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def estimate(log: Log, plan: Plan) -> timedelta:
-    """How long publishing will take: by the slowest of the last applied replays a click, else as long as deciding the clicks took."""
-    done = [event for event in log.events if event.name == "applied" and event.facts.get("clicks")][-3:]
-    if not done:
-        return timedelta(seconds=round(plan.details["seconds"]))
-    return timedelta(seconds=round(max(event.facts["seconds"] / event.facts["clicks"] for event in done) * plan.counts["clicks"]))
-
-
 def _recorded(log: Log, plan: Plan) -> str | None:
     """How much of what was decided is recorded; None for a revert, which records nothing."""
     if plan.reverts:
         return None
-    chunks = plan.details["chunks"]
-    done = (
-        len(chunks)
-        if log.no_way_back(plan.plan_id)
-        else len({event.facts["chunk"] for event in log.of(plan.plan_id) if event.name == "renew"})
-    )
-    return f"{sum(chunk['clicks'] for chunk in chunks[:done]):,} of {plan.counts['clicks']:,} clicks"
+    clicks = [chunk["clicks"] for chunk in plan.details["chunks"]]
+    return f"{sum(clicks[number] for number in pace.recorded(log, plan)):,} of {plan.counts['clicks']:,} clicks"
 
 
 def _next(plan: Plan, state: str) -> str:
