@@ -31,7 +31,7 @@ from slidr.slice_spec import SlicePart, SliceSpec
 from slidr.tables import CLICKS, CORRECTIONS, CURRENT_DECISIONS, DECISIONS, LABELS, REPLAY_DECISIONS, REPLAYS, features_table
 from tests import browser, worlds
 from tests.frames import at, click, frame
-from tests.oracles_replay import naive_count, naive_replay
+from tests.oracles_replay import naive_count, naive_invalid, naive_replay
 from tests.worlds import ANN, DAYS, END, FIRST, NOW, SECOND, SPEC, copy_of, request, rows_of, state, version, versions_of
 
 READ = (CLICKS, features_table(SPEC), LABELS, DECISIONS, REPLAY_DECISIONS, CORRECTIONS, CURRENT_DECISIONS)
@@ -387,6 +387,24 @@ def test_recompute_finds_what_a_broken_counter_store_did(world: Lake, loose: Con
     assert (tmp_path / "replays" / made.plan_id / report.PICTURE).stat().st_size > 10_000
     saved = json.loads((tmp_path / "replays" / made.plan_id / report.DATA).read_text())
     assert saved["plan"]["counts"] == made.counts
+
+
+def test_what_a_replay_decided_by_counters_of_its_own_is_rescored_by_these(world: Lake, loose: Config) -> None:
+    """The stored counters were broken, and still are: the same version again corrects nothing, and neither do they come back by another."""
+    table = features_table(SPEC)
+    world.replace_days(world.read(table).withColumn("ip_clicks_1h", F.lit(0)).localCheckpoint(), table, DAYS)
+    anew, _ = replay(world, loose, "2", mode="recompute", allow_charges=True)
+    given = {"decided_by": "2", "allow_charges": True}
+    again = make_plan(world, request=request(**given), version=version("2"), conf=loose, now=NOW, who=ANN)
+    assert (changed(again), again.counts["clicks"]) == (0, sum(number == "2" for _, number in decided_state(world).values()))
+    assert again.counts["clicks"] > 0
+    by_3 = make_plan(world, request=request(**given), version=version("3"), conf=loose, now=NOW, who=ANN)
+    clicks = {made["click_id"]: made for made in worlds.made_clicks()}
+    for row in rows.planned(world, by_3).where("basis in ('model', 'unseen_slice')").collect():
+        assert row["is_invalid"] == naive_invalid(clicks[row["click_id"]], list(clicks.values()), version("3").bundle)
+    shutil.rmtree(f"{world.plan_path(anew.plan_id)}/features")
+    with pytest.raises(InputError, match=rf"by which {anew.plan_id} decided clicks.*lost(.|\n)*--mode recompute"):
+        make_plan(world, request=request(**given), version=version("1"), conf=loose, now=NOW, who=ANN)
 
 
 def test_of_many_clicks_a_sample_is_compared(world: Lake, loose: Config, monkeypatch: pytest.MonkeyPatch) -> None:

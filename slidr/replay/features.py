@@ -14,6 +14,7 @@ from slidr.errors import InputError
 from slidr.features import counters
 from slidr.features.spec import FeatureSpec
 from slidr.lake import Lake
+from slidr.replay import audit
 from slidr.replay.request import Request, in_window
 from slidr.tables import CLICKS, features_table
 from slidr.version import Version
@@ -55,6 +56,23 @@ def compute(lake: Lake, into: Lake, *, request: Request, spec: FeatureSpec, comm
     direct.create(into, features_table(spec))
     before = counters.there(into, spec, request.days, known)
     counters.replace_days(into, clicks, before, request.days, spec=spec, known=known, zones=zones)
+
+
+def counted_anew(lake: Lake, request: Request, version: Version) -> list[str]:
+    """The applied replays that decided clicks of the window by counters of their own, which lie in their plans' folders: what `rescore`
+    takes for the clicks that they decided. Raises InputError where these features are lost."""
+    log, start, end = audit.read(lake), request.start, request.end
+    done = [event for event in log.events if event.name == "applied" and event.mode in KNOWN]
+    near = [event.replay_id for event in done if event.window[0] < end and event.window[1] > start] if request.mode == "rescore" else []
+    spec = version.bundle.spec
+    found = [name for name in near if audit.require_plan(lake, name).pins["spec_id"] == spec.spec_id]
+    lost = [name for name in found if not is_computed(Lake(lake.spark, lake.plan_path(name)), spec)]
+    if lost:
+        raise InputError(
+            f"expected the features by which {', '.join(lost)} decided clicks of the window, found them lost; compute them anew:\n"
+            f"  {request.command(version=version.number, mode='recompute')}"
+        )
+    return found
 
 
 def is_computed(into: Lake, spec: FeatureSpec) -> bool:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from slidr import data_files
 from slidr.config import Config
@@ -151,9 +153,20 @@ class _Making:
         part = replace(self.request, start=datetime.fromisoformat(chunk["start"]), end=datetime.fromisoformat(chunk["end"]))
         scoped = clicks_of(self.lake, part, self.versions)
         only = scoped.select("click_id").toArrow()["click_id"] if self._are_few(chunk) else None
-        found = scores.of_window(self.lake.spark, self._features_of(part), self.version.bundle, (part.start, part.end), only)
+        found = self._scores_of(part, scoped, only)
         charges, late = self.request.allow_charges, self.conf.guardrails.late_minutes
         return outcomes.planned(scoped, found, self.version, replay_id=self.plan_id, allow_charges=charges, late_minutes=late)
+
+    def _scores_of(self, part: Request, scoped: DataFrame, only: pa.ChunkedArray | None) -> DataFrame:
+        """Scores by the request's mode. `rescore`: clicks that a replay decided by counters of its own are scored by these."""
+        window, bundle = (part.start, part.end), self.version.bundle
+        found = scores.of_window(self.lake.spark, self._features_of(part), bundle, window, only)
+        for replay_id in replay_features.counted_anew(self.lake, self.request, self.version):
+            its = scoped.where(F.col("old_replay_id") == replay_id).select("click_id")
+            files = data_files.of(Lake(self.lake.spark, self.lake.plan_path(replay_id)), self.table, part.days)
+            anew = scores.of_window(self.lake.spark, files, bundle, window, only).join(its, on="click_id", how="left_semi")
+            found = found.join(its, on="click_id", how="left_anti").unionByName(anew)
+        return found
 
     def _are_few(self, chunk: rows.Chunk) -> bool:
         """Whether it pays to say which clicks are meant, rather than to score all that there are."""
