@@ -1,9 +1,11 @@
 """The replay commands around the core: `run` for schedulers, and which versions they hand on."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ from slidr.jobs import ingest, replay, score
 
 from slidr import data_files
 from slidr.config import Config
-from slidr.errors import ConflictError, InputError, LockedError, ModelRefusedError, NotApprovedError
+from slidr.errors import ConflictError, InputError, LockedError, ModelRefusedError, NotApprovedError, NothingToDoError, UsageError
+from slidr.guardrails.checks import FAILED
 from slidr.lake import Lake
-from slidr.replay import apply, audit, lease
+from slidr.replay import apply, audit, lease, outcomes
+from slidr.replay import rows as replay_rows
 from slidr.replay.audit import Who, canonical
 from slidr.run import Job
 from slidr.tables import CORRECTIONS, CURRENT_DECISIONS, DECISIONS, REPLAYS
@@ -251,3 +255,65 @@ def careful(job: Job, actor: str = "ann", **bounds: Any) -> Job:
     made = replace(job, conf=with_replay(job.conf, **bounds), actor=actor)
     made.__dict__.update(lake=job.lake, place=job.place)
     return made
+
+
+def test_bounds_on_money_stop_the_command(job: Job) -> None:
+    """Credits and charges of a currency together, of all and of one advertiser."""
+    free = replay.plan(job, **ASKED).summary["money"]
+    moved: Counter[str] = Counter()
+    for entry in free["directions"]:
+        moved[entry["currency"]] += abs(entry["micros"])
+    largest = max(row["money_micros"] for row in free["advertisers"])
+    for bound, most in (("max_money_micros", max(moved.values())), ("max_advertiser_micros", largest)):
+        assert replay.plan(careful(job, **{bound: most}), **ASKED).exit_code == 0
+        stopped = replay.run(careful(job, **{bound: most - 1}), **ASKED)
+        failed = [row for row in stopped.summary["guardrails"] if row["verdict"] == FAILED]
+        assert (stopped.exit_code, [row["observed"] for row in failed]) == (4, [most]), bound
+    over = replay.plan(careful(job, max_money_micros=0), **ASKED | {"override": "incident 7"})
+    assert audit.require_plan(job.lake, over.summary["plan_id"]).details["override"] == "incident 7"
+    assert job.lake.read(CORRECTIONS).isEmpty()
+
+
+def test_the_clicks_that_options_choose(job: Job) -> None:
+    """--decided-by without a window takes all that the version decided, whenever; slices and marketplaces narrow it, each alone and all."""
+    everywhere = ASKED | {"start": None, "end": None, "decided_by": "live-3"}
+    clicks = {row["click_id"]: row for row in worlds.made_clicks()}
+    theirs = [clicks[name] for name, (_, number, _) in state(job.lake).items() if number == "live-3"]
+    for options, wanted in (
+        ({}, theirs),
+        ({"marketplace": ["DE"]}, [click for click in theirs if click["marketplace"] == "DE"]),
+        ({"slice_": ["phone/guest"]}, [click for click in theirs if click["device"] == "phone"]),
+        ({"slice_": ["phone/guest/US"]}, [c for c in theirs if (c["device"], c["marketplace"]) == ("phone", "US")]),
+        (
+            {"slice_": ["phone/guest"], "marketplace": ["DE", "US"], "advertiser": ["adv-1"]},
+            [c for c in theirs if (c["device"], c["advertiser_id"]) == ("phone", "adv-1")],
+        ),
+    ):
+        assert wanted
+        made = replay.plan(job, **everywhere | options).summary
+        plan = audit.require_plan(job.lake, made["plan_id"])
+        found = {row["click_id"] for row in replay_rows.planned(job.lake, plan).collect()}
+        assert found == {click["click_id"] for click in wanted}, options
+    times = [click["click_time"] for click in theirs]
+    plan = audit.require_plan(job.lake, replay.plan(job, **everywhere).summary["plan_id"])
+    assert plan.window == (min(times), max(times) + timedelta(microseconds=1))
+    for start, end in ((None, END.isoformat()), (FIRST.isoformat(), None)):
+        with pytest.raises(UsageError, match="--decided-by VERSION without a window"):
+            replay.plan(job, **everywhere | {"start": start, "end": end})
+    with pytest.raises(NothingToDoError, match="decided by version nobody"):
+        replay.plan(job, **everywhere | {"decided_by": "nobody"})
+
+
+def test_corrections_that_do_not_sum_to_the_plan_are_not_published(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_id, corrections = replay.plan(job, **ASKED).summary["plan_id"], outcomes.corrections
+
+    def one_less(*given: Any, **named: Any) -> Any:
+        return corrections(*given, **named).where("ordinal > 1")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(outcomes, "corrections", one_less)
+        with pytest.raises(ConflictError, match=f"corrections of replay {plan_id} to sum to its plan, found others for adv-"):
+            replay.apply(job, plan_id)
+    assert not audit.read(job.lake).no_way_back(plan_id)
+    assert job.lake.read(CORRECTIONS).isEmpty()
+    assert replay.resume(job, plan_id).summary["publication_no"] == 1

@@ -14,13 +14,19 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from slidr.jobs import replay
+from typer.testing import CliRunner
 
+from slidr import config
+from slidr.cli import app
 from slidr.config import Config
 from slidr.lake import Lake
 from slidr.replay import apply, audit
 from slidr.replay.plan import make_plan
-from slidr.tables import CORRECTIONS, REPLAYS
+from slidr.replay.revert import make_revert
+from slidr.tables import CORRECTIONS
 from tests import worlds
+from tests.test_replay_job import Versions, with_replay
 from tests.worlds import ANN, NOW, SECOND, copy_of, request, rows_of, version, versions_of
 
 CODES = (5, 6)  # conflict, locked
@@ -92,20 +98,51 @@ def test_two_at_once(world: Lake, conf: Config) -> None:
         assert len({row["replay_id"] for row in world.read(CORRECTIONS).collect()}) == 3
 
 
-def undisturbed(world: Lake, plan_id: str, tmp_path: Path) -> Lake:
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_is_resumed_by_the_command(
+    world: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
+) -> None:
+    """Within a chunk. Asked to stop it gives up its lease and leaves its record; killed, it is seen to be gone."""
+    work = tmp_path / "work"
+    work.mkdir()
+    command = [sys.executable, "-m", "tests.replay_command", world.root, str(work)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            while not (work / "waits").exists():
+                assert process.poll() is None
+                time.sleep(0.1)
+            process.send_signal(sent)
+            process.wait(60)
+        finally:
+            kill(process)
+    log = audit.read(world)
+    plan_id = log.events[0].replay_id
+    assert [event.name for event in log.events] == ["plan", "apply", *(["interrupt"] if sent == signal.SIGTERM else [])]
+    results = [json.loads(path.read_text()) for path in work.glob("runs/*/run_result.json")]
+    assert [(row["exit_code"], row["outcome"]) for row in results] == ([(143, "interrupted")] if sent == signal.SIGTERM else [])
+    monkeypatch.setattr(replay, "_registry", lambda job: Versions())
+    options = [word for setting in (f"lake.root={world.root}", f"work.root={work}") for word in ("--set", setting)]
+    options = ["--conf", str(config.shipped("local.yaml")), *options, "--json", "-q"]
+    resumed = CliRunner().invoke(app, ["replay", "resume", plan_id, *options])
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads(resumed.stdout.strip().splitlines()[-1])["publication_no"] == 1
+    assert json.loads(CliRunner().invoke(app, ["replay", "status", plan_id, *options]).stdout)["state"] == "applied"
+    assert [row[0] for row in world.read(CORRECTIONS).select("publication_no").distinct().collect()] == [1]
+
+
+def undisturbed(world: Lake, plan_id: str, tmp_path: Path, number: str = "2") -> Lake:
     smooth = copy_of(world.root, world.spark, str(tmp_path / "smooth"))
-    apply.apply_plan(smooth, plan_id=plan_id, version=version("2"), now=NOW, who=ANN)
+    apply.apply_plan(smooth, plan_id=plan_id, version=None if number == "-" else version(number), now=NOW, who=ANN)
     return smooth
 
 
-def require_equal(world: Lake, smooth: Lake, plan_id: str) -> None:
-    apply.apply_plan(world, plan_id=plan_id, version=version("2"), now=NOW, who=ANN)
+def require_equal(world: Lake, smooth: Lake, plan_id: str, number: str = "2") -> None:
+    apply.apply_plan(world, plan_id=plan_id, version=None if number == "-" else version(number), now=NOW, who=ANN)
     for table in worlds.PUBLISHED:
         assert without_run(rows_of(world, table)) == without_run(rows_of(smooth, table)), table.name
     assert versions_of(world, *worlds.PUBLISHED) == versions_of(smooth, *worlds.PUBLISHED)  # nothing was written twice
     names = [event.name for event in audit.read(world).of(plan_id)]
     assert (names.count("publish"), names.count("applied")) == (1, 1)
-    assert world.read(REPLAYS).where("event = 'applied'").count() == 1
 
 
 def without_run(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -113,21 +150,27 @@ def without_run(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-def test_killed_at_every_commit(world: Lake, conf: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["replay", "in chunks", "revert"])
+def test_killed_at_every_commit(world: Lake, conf: Config, tmp_path: Path, kind: str) -> None:
     """Right after each commit of any table, whoever comes next completes it."""
-    plan_id = planned(world, conf, "2", allow_charges=True)
-    smooth, commits = undisturbed(world, plan_id, tmp_path), 0
+    conf = with_replay(conf, chunk_clicks=14) if kind == "in chunks" else conf
+    plan_id, number = planned(world, conf, "2", allow_charges=True), "2"
+    if kind == "revert":
+        apply.apply_plan(world, plan_id=plan_id, version=version("2"), now=NOW, who=ANN)
+        plan_id, number = make_revert(world, replay_id=plan_id, conf=worlds.loose(conf), now=NOW, who=ANN).plan_id, "-"
+    smooth, commits = undisturbed(world, plan_id, tmp_path, number), 0
     while True:
         lake = copy_of(world.root, world.spark, str(tmp_path / f"lake-{commits}"))
         with replayer(lake.root, "--die-after", str(commits + 1)) as process:
-            ask(process, plan_id, "2")
+            ask(process, plan_id, number)
             assert process.stdout
             survived = process.stdout.readline()
-        require_equal(lake, smooth, plan_id)
+        require_equal(lake, smooth, plan_id, number)
         if survived:
             break
         commits += 1
-    assert commits == 6  # apply, decisions, publish, corrections, state, applied
+    # apply, decisions, publish, corrections, state, applied; chunks are four, with three renewals between them
+    assert commits == {"replay": 6, "in chunks": 12, "revert": 5}[kind]
     print(f"killed after each of {commits} commits")
 
 

@@ -78,6 +78,24 @@ ELSEWHERE: dict[str, Row] = {
     "tests/test_replay_processes.py::test_killed_at_random_moments": Row(
         "a replay killed at fifty moments, with its JVM or alone", "the same", "survived"
     ),
+    "tests/test_replay_processes.py::test_a_run_that_is_stopped_is_resumed_by_the_command": Row(
+        "SIGTERM or SIGKILL while a replay records a chunk", "`slidr replay resume` completes it at once, published once", "survived"
+    ),
+    "tests/test_replay_job.py::test_no_first_decisions_while_a_replay_is_half_published": Row(
+        "scoring, or a live system's decisions, while a replay is half published", "exit 6 that names the replay to resume", "refused"
+    ),
+    "tests/test_replay_job.py::test_first_decisions_right_before_the_point_of_no_return_make_the_plan_stale": Row(
+        "first decisions between a replay's last look and its point of no return", "exit 5, nothing published", "refused"
+    ),
+    "tests/test_replay_job.py::test_rows_that_are_lost_while_half_published_are_made_again": Row(
+        "a plan's rows lost while it is half published", "resume makes them again: tables as undisturbed", "survived"
+    ),
+    "tests/test_replay_job.py::test_a_plan_that_was_changed_on_record_is_made_again": Row(
+        "a plan changed on record", "apply refuses it, planning again makes it anew under its id", "refused"
+    ),
+    "tests/test_feed.py::test_of_two_that_publish_at_the_turn_of_the_day_one_conflicts": Row(
+        "two publish at the turn of a day, the later day first", "one number each: the slower one conflicts", "refused"
+    ),
     "tests/test_replay.py::test_stale_plans_are_refused_and_other_days_do_not_matter": Row(
         "clicks, decisions or replays come after a plan", "exit 5 where they are of its window, else nothing", "refused"
     ),
