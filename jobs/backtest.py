@@ -21,6 +21,7 @@ from slidr.build import code_version
 from slidr.config import Config, RegistryConf, WorkConf
 from slidr.days import days_between, midnight
 from slidr.errors import NothingToDoError, UsageError
+from slidr.features import builds
 from slidr.lake import Lake
 from slidr.learning.clicks import pick
 from slidr.options import From, To, whole_days
@@ -103,7 +104,7 @@ def first_training(held: Span, variant: Variant, start: date) -> date:
     except NothingToDoError as error:
         conf = variant.conf.training
         before = conf.train_days + conf.calibration_days + conf.judging_days + variant.conf.labels.delay_days
-        earliest = min(held.clicks) + timedelta(days=features.reach_days(variant.conf.spec) + before)
+        earliest = min(held.clicks) + timedelta(days=builds.reach_days(variant.conf.spec) + before)
         raise NothingToDoError(
             f"variant {variant.name}: too few days before --from {start} for a first training: {error}; "
             f"begin at {earliest} or later (more where days are missing)"

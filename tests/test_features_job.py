@@ -133,21 +133,23 @@ def test_a_counter_is_added_by_an_edit_of_the_settings(world: World) -> None:
 
 
 def test_repair_rewrites_the_days_that_late_clicks_change(world: World, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    far = [click(f"far{n}", START + timedelta(days=10 + n), user_id="u0", ip_key="198.51.100.7") for n in range(2)]
+    times = (at("2026-03-10 04:00:00"), at("2026-03-11 00:00:00"))  # the first just a window after the late click: it counts it
+    far = [click(f"far{n}", time, user_id="u0", ip_key="198.51.100.7") for n, time in enumerate(times)]
     world.lake.append(clicks(spark, *far), CLICKS)
     window = ("--from", "2026-03-01", "--to", "2026-03-13")
     world.ok("features", *window, "--known", "now", "--allow-gaps")
     before = world.lake.version(TABLE)
     assert world.ok("features", *window, "--repair")["days"] == []
     assert world.lake.version(TABLE) == before
-    # Its address clicks until 4 March; its user on 11 March too, 7 days and 20 hours later: out of every window.
+    # Its address clicks until 4 March, its user later too.
     late = click("late", at("2026-03-03 04:00:00"), arrival_time=at("2026-03-12"), user_id="u0", session_id="late", ip_key="192.0.2.1")
     world.lake.append(clicks(spark, late), CLICKS)
     told = world.ok("features", "--from", "2026-03-03", "--to", "2026-03-04", "--repair")
-    assert (told["late_clicks"], told["days"]) == (1, ["2026-03-03", "2026-03-04"])
+    assert (told["late_clicks"], told["days"]) == (1, ["2026-03-03", "2026-03-04", "2026-03-10"])
     assert told["keys"] == [
         {"day": "2026-03-03", "entity": "user", "keys": 1, "clicks": 3},
         {"day": "2026-03-04", "entity": "user", "keys": 1, "clicks": 4},
+        {"day": "2026-03-10", "entity": "user", "keys": 1, "clicks": 1},
         {"day": "2026-03-03", "entity": "ip", "keys": 1, "clicks": 9},
         {"day": "2026-03-04", "entity": "ip", "keys": 1, "clicks": 12},
         {"day": "2026-03-03", "entity": "ip_ua", "keys": 1, "clicks": 9},

@@ -24,10 +24,7 @@ def newest(lake: Lake) -> DataFrame:
 def since(log: Log, plan: Plan) -> datetime | None:
     """No correction of this replay was published before; None where none can be published yet."""
     decided = next((event for event in log.of(plan.plan_id) if event.name == "publish"), None)
-    if decided is None:
-        return None
-    # Logs of earlier releases don't say it: no window is replayed before it has passed.
-    return datetime.fromisoformat(decided.facts["now"]) if "now" in decided.facts else plan.window[1]
+    return None if decided is None else datetime.fromisoformat(decided.facts["now"])
 
 
 def own(lake: Lake, plan: Plan, first: datetime) -> DataFrame:
