@@ -41,21 +41,22 @@ def asked(place: Place, name: str, **given: str) -> list[dict[str, Any]]:
 def test_a_statement_adds_up(place: Place) -> None:
     rows = asked(place, "statement")
     assert [tuple(row.values()) for row in rows] == [
-        # month, advertiser, currency, clicks, without price, gross, givt, sivt at once, sivt later, net
-        ("2026-03", "adv-1", "USD", 7, 2, 1_800, 300, 900, -700, 1_300),
-        ("2026-03", "adv-2", "EUR", 5, 0, 9_300, 0, 0, 5_200, 4_100),
-        ("2026-03", "adv-3", "USD", 1, 1, None, None, None, None, None),
-        ("2026-04", "adv-2", "EUR", 1, 0, 1_900, 0, 1_900, 0, 0),
+        # month, advertiser, currency, clicks, without price, gross, givt, sivt at once, sivt later, net, undecided clicks and micros
+        ("2026-03", "adv-1", "USD", 7, 2, 1_800, 300, 900, -700, 1_300, 0, 0),
+        ("2026-03", "adv-2", "EUR", 3, 0, 6_300, 0, 0, 5_200, 1_100, 2, 3_000),
+        ("2026-03", "adv-3", "USD", 1, 1, None, None, None, 0, None, 0, 0),
+        ("2026-04", "adv-2", "EUR", 1, 0, 1_900, 0, 1_900, 0, 0, 0, 0),
     ]
     assert asked(place, "statement", month="2026-04") == rows[3:]
     assert asked(place, "statement", advertiser="adv-2") == [rows[1], rows[3]]
     assert asked(place, "statement", month="2026") == asked(place, "statement", advertiser="adv_2") == []
 
 
-def test_net_is_the_price_of_what_is_not_invalid_now(place: Place) -> None:
-    state = decided.published()[1]
-    charged = [row for name, row in CLICKED.items() if not (name in state and state[name]["is_invalid"])]
-    assert sum(row["net_micros"] or 0 for row in asked(place, "statement")) == sum(row["cost_micros"] or 0 for row in charged)
+def test_net_is_the_price_of_what_is_valid_now(place: Place) -> None:
+    state, rows = decided.published()[1], asked(place, "statement")
+    valid = [row["cost_micros"] or 0 for name, row in CLICKED.items() if name in state and not state[name]["is_invalid"]]
+    assert sum(row["net_micros"] or 0 for row in rows) == sum(valid)
+    assert sum(row["undecided_micros"] for row in rows) == sum(row["cost_micros"] for name, row in CLICKED.items() if name not in state)
 
 
 def test_a_click_tells_its_story(place: Place) -> None:

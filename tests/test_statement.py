@@ -63,19 +63,41 @@ def test_every_line_of_every_statement_is_that_of_the_history(ledger: Ledger) ->
     assert found == {key: value for key, value in history.sums.items() if value[0]}
 
 
-def test_the_ready_query_says_the_same(conf: Config, tmp_path: Path) -> None:
-    place, tables, query_of = Place(str(tmp_path / "lake")), dictionary.named(conf.spec), ready.load("statement")
-    histories.made(7).write(place)
-    found = {row["currency"]: row for row in answers.rows(query.run(place, tables, query_of.sql, query_of.values(FIRST_OF_ALL)))}
-    stated: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for row in read(place, FIRST_OF_ALL["advertiser"], FIRST_OF_ALL["month"], conf).campaigns:
-        for name, line in row.lines.items():
-            stated[row.currency][name] += line.micros or 0
-    assert found
-    for currency, row in found.items():
-        of = stated[currency]
-        assert (row["sivt_at_once_micros"], row["sivt_later_micros"]) == (of["at_once"], -of["credited"] - of["recharged"])
-        assert row["net_micros"] == of["valid"] + of["undecided"]
+def test_the_ready_query_says_the_same_of_every_line(conf: Config, tmp_path: Path) -> None:
+    """Half-way through a history clicks are undecided, some of them free."""
+    place, query_of = Place(str(tmp_path / "lake")), ready.load("statement")
+    histories.made(9, steps=25).write(place)
+    rows = answers.rows(query.run(place, dictionary.named(conf.spec), query_of.sql, query_of.values({})))
+    found = {(row["advertiser_id"], row["billing_month"], row["currency"]): row for row in rows}
+    stated: dict[Any, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for who in histories.ADVERTISERS:
+        for month in sorted({row["billing_month"] for row in rows if row["advertiser_id"] == who}):
+            for campaign in read(place, who, month, conf).campaigns:
+                for name, line in campaign.lines.items():
+                    stated[who, month, campaign.currency][name] += line.micros or 0
+                    stated[who, month, campaign.currency][f"{name} clicks"] += line.clicks
+    assert any(of["undecided clicks"] for of in stated.values())
+    names = {"clicks": "gross clicks", "gross_micros": "gross", "givt_micros": "givt", "sivt_at_once_micros": "at_once"}
+    names |= {"net_micros": "valid", "undecided_clicks": "undecided clicks", "undecided_micros": "undecided"}
+    said = {key: {name: row[name] or 0 for name in names} for key, row in found.items()}
+    assert said == {key: {name: of[line] for name, line in names.items()} for key, of in stated.items()}
+    assert {key: row["sivt_later_micros"] for key, row in found.items()} == {
+        key: -of["credited"] - of["recharged"] for key, of in stated.items()
+    }
+
+
+def test_undecided_clicks_are_told_with_their_price(conf: Config, tmp_path: Path) -> None:
+    place, time = Place(str(tmp_path / "lake")), at("2026-02-03 10:00:00")
+    known, open_, free = click("known", time), click("open", time), click("free", time, upstream_filter="robots")
+    decided = histories.decision(known, False, "sivt", time)
+    for table, rows in {CLICKS: [known, open_, free], DECISIONS: [decided], CURRENT_DECISIONS: [decided]}.items():
+        histories.add(place, table, rows)
+    for table in (CORRECTIONS, REPLAYS):
+        direct.create(place, table)
+    stated = read(place, "adv-1", "2026-02", conf)
+    row = page.shown(stated)["adv-1, clicks of 2026-02"][0]
+    assert (row["gross (clicks)"], row["net"], row["undecided"]) == ("0.10 (1)", "0.10 (1)", "0.10 (1)")
+    assert "1 click of this month is not decided yet" in page.write(stated, tmp_path, now=NOW).read_text(encoding="utf-8")
 
 
 def test_net_is_what_the_ledger_charges_and_invoices_lose_nothing(ledger: Ledger, conf: Config) -> None:

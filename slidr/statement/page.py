@@ -66,7 +66,8 @@ def _short(row: Campaign) -> Row:
     given = {name: f"{line_text(row.lines[name])} ({row.lines[name].clicks:,})" for name in ("gross", "givt", "at_once")}
     delayed = {"SIVT delayed": pages.amount(row.delayed), "net": f"{amount(row.net)} ({row.lines['valid'].clicks:,})"}
     classes = {"gross (clicks)": given["gross"], "GIVT": given["givt"], "SIVT at once": given["at_once"], **delayed}
-    return {"campaign": row.campaign_id, "currency": row.currency, **classes, "undecided clicks": row.lines["undecided"].clicks}
+    undecided = f"{line_text(row.lines['undecided'])} ({row.lines['undecided'].clicks:,})"
+    return {"campaign": row.campaign_id, "currency": row.currency, **classes, "undecided": undecided}
 
 
 def _short_correction(row: Correction) -> Row:

@@ -86,6 +86,11 @@ class Statement:
     publication_no: int
     decided_time: datetime | None
 
+    @property
+    def undecided(self) -> int:
+        """Clicks of the month that no line but their own holds."""
+        return sum(row.lines["undecided"].clicks for row in self.campaigns)
+
     def invoice(self) -> list[Row]:
         """Per currency what the month's invoice holds, in micro-units: its own clicks as known at its close, and corrections of
         earlier months; beside it what later invoices hold for this month."""
