@@ -9,6 +9,7 @@ from typing import Any
 
 from slidr import direct
 from slidr.direct import Place
+from slidr.replay import audit, stack
 from slidr.tables import (
     CLICKS,
     CORRECTIONS,
@@ -22,6 +23,7 @@ from slidr.tables import (
     Table,
 )
 from tests.frames import at, click
+from tests.oracles_replay import Verdict
 
 TENTH, ELEVENTH, LATE = at("2026-03-10 12:00:00"), at("2026-03-11 12:00:00"), at("2026-03-31 23:30:00")
 DECIDED = at("2026-04-02 01:00:00.123456")
@@ -133,16 +135,29 @@ def _correction(
 
 
 def _replayed(replay: str, name: str, invalid: bool) -> dict[str, Any]:
-    said = {"slice": "s", "score": 0.75 if invalid else 0.125, "threshold": 0.5, "is_invalid": invalid, "decided": True, "basis": "model"}
-    ways = {"authority": "full", "after_first": name not in UNDECIDED, "model_version": "2", "spec_id": "spec", "mode": "rescore"}
     reasons = {"reason_class": "rate", "reason_1": "ip: 412 clicks in 1 h"} if invalid else {}
-    return _given(REPLAY_DECISIONS, CLICKED[name], said, ways, reasons, replay_id=replay)
+    return replayed(replay, CLICKED[name], Verdict(invalid, stack.FULL, name not in UNDECIDED)) | reasons
+
+
+def replayed(replay: str, clicked: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+    score = 0.75 if verdict.invalid else 0.125
+    said = {"slice": "s", "score": score, "threshold": 0.5, "is_invalid": verdict.invalid, "decided": True, "basis": "model"}
+    ways = {"authority": verdict.authority, "after_first": verdict.after_first, "model_version": "2", "spec_id": "spec", "mode": "rescore"}
+    return _given(REPLAY_DECISIONS, clicked, said, ways, replay_id=replay)
 
 
 def _event(replay: str, event: str, time: datetime) -> dict[str, Any]:
     text = dict.fromkeys(REPLAYS.names, "-")
     window = {"window_from": TENTH, "window_to": at("2026-03-12"), "event_time": time, "event_date": time.date()}
     return {**text, **window, "replay_id": replay, "event": event}
+
+
+def applied(replay: str, time: datetime, before: list[stack.Applied], reverts: str | None = None) -> dict[str, Any]:
+    """The event of a replay or revert that was published after those `before`."""
+    done = [*before, stack.Applied(replay, reverts)]
+    taken = {"clicks_of": stack.root(replay, done), "in_effect": stack.in_effect(done)} if reverts else {}
+    said = {"mode": "revert" if reverts else "rescore", "plan": audit.canonical(taken)}
+    return _event(replay, "applied", time) | said | {"details": audit.canonical({"order": len(done), "reverts": reverts})}
 
 
 def _label(name: str, bought: bool) -> dict[str, Any]:
@@ -171,7 +186,9 @@ def _shadowed(click_id: str, invalid: bool) -> dict[str, Any]:
 def fill(place: Place) -> None:
     corrections, state = published()
     events = [_event(OPEN, "apply", R2_TIME)]
-    events += [_event(name, event, time) for name, time in ((R1, R1_TIME), (R2, R2_TIME)) for event in ("plan", "applied")]
+    events += [_event(name, "plan", time) for name, time in ((R1, R1_TIME), (R2, R2_TIME))]
+    done = [stack.Applied(R1), stack.Applied(R2)]
+    events += [applied(R1, R1_TIME, []), applied(R2, R2_TIME, done[:1]), applied(BACK, BACK_TIME, done, R1)]
     direct.add(place, CLICKS, list(CLICKED.values()))
     direct.add(place, DECISIONS, [first(name) for name in CLICKED if name not in UNDECIDED])
     direct.add(place, CURRENT_DECISIONS, list(state.values()))

@@ -11,11 +11,14 @@ from slidr import answers, config, dictionary, direct, query, ready
 from slidr.config import Config
 from slidr.direct import Place
 from slidr.errors import UsageError
-from slidr.tables import ALL, DECISIONS
-from tests import decided, pages
+from slidr.replay.stack import Applied
+from slidr.tables import ALL, CLICKS, CORRECTIONS, DECISIONS, REPLAY_DECISIONS, REPLAYS
+from tests import decided, histories, pages
 from tests.decided import BACK, BACK_TIME, CLICKED, R1, R2
-from tests.frames import frame
+from tests.frames import at, frame
+from tests.oracles_replay import rerun
 
+NOW = at("2026-06-01")
 GIVEN = {
     "why_click": {"click_id": "c07"},
     "replay_changes": {"replay_id": R1},
@@ -92,6 +95,34 @@ def test_a_first_decision_counts_once_a_replay_has_taken_its_own_back(tmp_path: 
     assert known(timedelta(minutes=-1)) == [(True, "2")]
     assert known(timedelta(minutes=1)) == []
     assert known(timedelta(hours=1)) == [(True, "1")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_known_is_the_published_state_of_that_time(seed: int, tmp_path: Path) -> None:
+    """Through random replays and reverts of each other, many of them the first to decide a click."""
+    history, place, minute = histories.made(seed), Place(str(tmp_path / "lake")), timedelta(minutes=1)
+    firsts: list[dict[str, Any]] = []
+    verdicts: list[dict[str, Any]] = []
+    log: list[dict[str, Any]] = []
+    done: list[Applied] = []
+    for number, event in enumerate(history.events):
+        time = NOW + number * minute
+        if event[0] == "first":
+            firsts.append(histories.decision(history.clicks[event[1]], event[2], "sivt", time))
+            continue
+        reverts = event[2] if event[0] == "revert" else None
+        log.append(decided.applied(event[1], time, done, reverts))
+        done.append(Applied(event[1], reverts))
+        if not reverts:
+            verdicts += [decided.replayed(event[1], history.clicks[name], said) for name, said in event[2].items()]
+    for table, rows in {CLICKS: list(history.clicks.values()), DECISIONS: firsts, REPLAY_DECISIONS: verdicts, REPLAYS: log}.items():
+        histories.add(place, table, rows)
+    direct.create(place, CORRECTIONS)
+    for number in (*range(0, len(history.events), 12), len(history.events) - 1):
+        rows = asked(place, "as_known_at", at=(NOW + number * minute).isoformat())
+        known = {row["click_id"]: (row["is_invalid"], row["corrected_by"] or "first") for row in rows}
+        assert known == rerun(history.events[: number + 1])
+        assert len(known) == len(rows)
 
 
 def test_models_are_compared_on_clicks_that_both_decided(place: Place) -> None:

@@ -1,31 +1,58 @@
--- Decisions as they were known at a time: first decisions made by then, overlaid by the newest correction published by then.
--- A click that a replay was the first to decide and found valid has no correction, so it is not here; it is charged like one that
--- was never decided. A first decision made after a replay had taken its own back counts; one made after a replay decided does not.
+-- Decisions as they were known at a time, one row per click that was decided then: first decisions made by then, overlaid by the replays
+-- that were published by then and not taken back. It is what the published state was, also of clicks that a replay was the first to
+-- decide and found valid, which have no correction; corrected_by is the replay whose decision held, NULL for a first decision.
 -- $at: the time, ISO 8601 with an offset, such as 2026-03-05T12:00:00Z
 -- $from_day: first UTC day of the clicks [default 1970-01-01]
 -- $to_day: UTC day at which they end, excluded [default 2999-01-01]
-WITH decided AS (
-  SELECT click_id, click_date, advertiser_id, cost_micros, currency, is_invalid, score, model_version, decided_time FROM decisions
-  WHERE decided_time <= $at AND click_date >= CAST($from_day AS DATE) AND click_date < CAST($to_day AS DATE)
+WITH published AS (
+  SELECT replay_id, min(published_time) AS published_time FROM corrections GROUP BY replay_id
+), applied AS (
+  SELECT r.replay_id, r.mode, r.plan, CAST(regexp_extract(r.details, '"order": ?([0-9]+)', 1) AS INT) AS place
+  FROM replays r
+  LEFT JOIN published p ON p.replay_id = r.replay_id
+  WHERE r.event = 'applied' AND coalesce(p.published_time, r.event_time) <= $at
+), reverts AS (
+  SELECT
+    regexp_extract(plan, '"clicks_of": ?"([^"]+)"', 1) AS replay_id,
+    regexp_extract(plan, '"in_effect": ?.([a-z0-9", -]*)', 1) AS kept,
+    place
+  FROM applied
+  WHERE mode = 'revert'
 ), numbered AS (
-  SELECT *, row_number() OVER (PARTITION BY click_id ORDER BY publication_no DESC) AS newest FROM corrections
-  WHERE published_time <= $at AND click_date >= CAST($from_day AS DATE) AND click_date < CAST($to_day AS DATE)
-), corrected AS (
-  SELECT n.* FROM numbered n
-  LEFT JOIN decided d ON d.click_id = n.click_id
-  WHERE n.newest = 1 AND NOT (n.new_model_version IS NULL AND coalesce(d.decided_time > n.published_time, FALSE))
+  SELECT *, row_number() OVER (PARTITION BY replay_id ORDER BY place DESC) AS newest FROM reverts
+), in_effect AS (
+  SELECT a.replay_id, a.place
+  FROM applied a
+  LEFT JOIN numbered n ON n.replay_id = a.replay_id AND n.newest = 1
+  WHERE a.mode <> 'revert' AND (n.replay_id IS NULL OR n.kept LIKE concat('%"', a.replay_id, '"%'))
+), told AS (
+  SELECT click_id, click_date, is_invalid, score, model_version, CAST(NULL AS STRING) AS replay_id, 2 AS turn, 0 AS place, FALSE AS stands
+  FROM decisions
+  WHERE decided_time <= $at AND click_date >= CAST($from_day AS DATE) AND click_date < CAST($to_day AS DATE)
+  UNION ALL
+  SELECT r.click_id, r.click_date, r.is_invalid, r.score, r.model_version, r.replay_id, CASE WHEN r.after_first THEN 3 ELSE 1 END, e.place,
+    r.authority = 'full' OR r.is_invalid
+  FROM replay_decisions r
+  INNER JOIN in_effect e ON e.replay_id = r.replay_id
+  WHERE r.authority <> 'none' AND r.click_date >= CAST($from_day AS DATE) AND r.click_date < CAST($to_day AS DATE)
+), ordered AS (
+  SELECT *, row_number() OVER (PARTITION BY click_id ORDER BY turn, place) AS step FROM told
+), heard AS (
+  SELECT *, lag(is_invalid) OVER (PARTITION BY click_id ORDER BY step) AS before FROM ordered WHERE step = 1 OR stands
+), changes AS (
+  SELECT *, row_number() OVER (PARTITION BY click_id ORDER BY step DESC) AS newest FROM heard WHERE before IS NULL OR before <> is_invalid
 )
 SELECT
-  coalesce(d.click_date, k.click_date) AS click_date,
-  coalesce(d.click_id, k.click_id) AS click_id,
-  coalesce(d.advertiser_id, k.advertiser_id) AS advertiser_id,
-  coalesce(d.cost_micros, k.cost_micros) AS cost_micros,
-  coalesce(d.currency, k.currency) AS currency,
-  coalesce(k.new_is_invalid, d.is_invalid) AS is_invalid,
-  CASE WHEN k.click_id IS NULL THEN d.score ELSE k.new_score END AS score,
-  CASE WHEN k.click_id IS NULL THEN d.model_version ELSE k.new_model_version END AS model_version,
-  k.replay_id AS corrected_by
-FROM decided d
-FULL OUTER JOIN corrected k ON k.click_id = d.click_id
-WHERE d.click_id IS NOT NULL OR k.new_model_version IS NOT NULL
-ORDER BY click_date, click_id
+  c.click_date,
+  c.click_id,
+  c.advertiser_id,
+  c.cost_micros,
+  c.currency,
+  s.is_invalid,
+  s.score,
+  s.model_version,
+  s.replay_id AS corrected_by
+FROM changes s
+INNER JOIN clicks c ON c.click_id = s.click_id AND c.click_date = s.click_date
+WHERE s.newest = 1
+ORDER BY c.click_date, c.click_id
