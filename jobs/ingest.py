@@ -40,9 +40,9 @@ def ingest(job: Job, source: Source, paths: Paths) -> Outcome:
 
 
 def publish_external(job: Job) -> None:
-    """A live system's decisions are the published state until a replay changes them. Raises LockedError while a replay of their days is
-    half published."""
-    days = [row[0] for row in job.lake.read(DECISIONS).where("basis = 'external'").select("click_date").distinct().collect()]
+    """A live system's decisions, known by having no feature spec, are the published state until a replay changes them. Raises LockedError
+    while a replay of their days is half published."""
+    days = [row[0] for row in job.lake.read(DECISIONS).where("spec_id IS NULL").select("click_date").distinct().collect()]
     if days:
         lease.refuse_half_published(audit.read(job.lake), midnight(min(days)), midnight(max(days)) + timedelta(days=1))
         scoring.complete(job.lake, days)

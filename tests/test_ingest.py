@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
+from rich.console import Console
+from slidr.jobs import ingest as ingest_job
 
 from slidr.config import Config
 from slidr.errors import GuardrailError, InputError
 from slidr.ingest import load_source
 from slidr.lake import Lake
-from slidr.tables import CLICKS, DECISIONS, PURCHASES, REJECTS, features_table
-from tests.foreign import GOOD, NAMES, row, run, write_csv
+from slidr.run import Job
+from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, PURCHASES, REJECTS, features_table
+from tests.foreign import GOOD, NAMES, NOW, row, run, write_csv
 
 BAD = {
     "not_a_time: click_time": {"click_time": "2026-02-30T10:00:00Z"},
@@ -140,7 +143,7 @@ def test_live_decisions_and_features_take_the_rest_from_the_click(lake: Lake, co
         "",
         250000,
     )
-    assert (b.ivt_class, b.model_version, b.run_id) == ("givt", "live-7", "run-2")
+    assert (b.ivt_class, b.basis, b.threshold, b.model_version, b.run_id) == ("givt", "upstream", None, "live-7", "run-2")
     assert run(lake, "canonical_decisions", [path], conf, run_id="run-3").total("decisions").already_there == 2
 
     table = features_table(conf.spec)
@@ -153,6 +156,23 @@ def test_live_decisions_and_features_take_the_rest_from_the_click(lake: Lake, co
     total = run(lake, "canonical_features", [full], conf, run_id="run-4").total("features")
     assert (total.written, total.rejects) == (1, {f"not_a_number: {features[0]}": 1})
     assert lake.read(table).select("click_id", "origin", "click_date").collect()[0] == ("a", "logged", date(2026, 3, 1))
+
+
+def test_what_the_upstream_filter_made_free_stays_free_whatever_a_live_system_says(lake: Lake, conf: Config, tmp_path: Path) -> None:
+    made = [row(), row(click_id="free", upstream_filter="robots"), row(click_id="bot", upstream_filter="robots")]
+    run(lake, "canonical", [write_csv(tmp_path / "c.csv", made)], conf)
+    names = ["click_id", "is_invalid", "score", "threshold", "model_version", "decided_time"]
+    said = dict(zip(names, ("a", "0", "0.1", "0.5", "live-7", "2026-03-01T10:00:01Z"), strict=True))
+    path = write_csv(tmp_path / "d.csv", [said, {**said, "click_id": "free"}, {**said, "click_id": "bot", "is_invalid": "1"}], names)
+    lake.create(CURRENT_DECISIONS)
+    job = Job(conf, "run-2", NOW, Console(quiet=True), actor="test")
+    job.__dict__.update(lake=lake, spark=lake.spark)  # the session of the tests, as if it had started already
+    assert ingest_job.ingest(job, "canonical_decisions", [path]).exit_code == 0
+    published = {(r.click_id, r.is_invalid, r.ivt_class, r.basis, r.score) for r in lake.read(CURRENT_DECISIONS).collect()}
+    free = {(name, True, "givt", "upstream", 0.1) for name in ("free", "bot")}
+    assert published == free | {("a", False, None, "external", 0.1)}
+    again = run(lake, "canonical_decisions", [path], conf, run_id="run-3").total("decisions")
+    assert (again.already_there, again.rejected) == (3, 0)
 
 
 def test_errors_name_what_is_wrong(lake: Lake, spark: SparkSession, conf: Config, tmp_path: Path) -> None:

@@ -60,7 +60,8 @@ def compare(rows: DataFrame, doubtful: DataFrame, *, goal: Target, mapping: Tabl
     Of rows with one id the earliest arrival stays (then the smallest content); equal ones are already there, others
     conflict. What the lake has stays in any case. A row whose user was erased is already there, whatever it says.
     """
-    doubted = rows.where("_reason is null").join(doubtful, on=goal.key, how="left_semi").withColumn("_meaning", F.col("_content"))
+    doubted = rows.where("_reason is null").join(doubtful, on=goal.key, how="left_semi")
+    doubted = doubted.withColumn("_meaning", content(goal))  # of what the lake would hold: its click may have changed the row as parsed
     ranked = _merged_lines(doubted, goal) if mapping.order_lines else _ranked(doubted, goal)
     known = ranked.join(_known(doubted, doubtful, goal, lake), on=goal.key, how="left")
     judged = _judged(known.join(_erased(goal, lake), on=goal.key, how="left"))
@@ -167,13 +168,19 @@ def of_clicks(rows: DataFrame, *, name: str, lake: Lake, run_id: str) -> DataFra
     rows = rows.withColumn("_reason", F.coalesce("_reason", unknown))
     if name == "features":
         return rows.withColumn("origin", F.lit("logged"))
-    free = F.when(F.col("upstream_filter").isNotNull(), "givt").otherwise("sivt")
+    return _of_live_system(rows).withColumns({"report_slice": report_slice(), "run_id": F.lit(run_id)})
+
+
+def _of_live_system(rows: DataFrame) -> DataFrame:
+    """Decisions by what the live system said; of a click that the upstream filter made free it has no say: that is never charged again,
+    and published as `valid` it would be."""
+    free = F.col("upstream_filter").isNotNull()
     return rows.withColumns(
         {
-            "report_slice": report_slice(),
-            "ivt_class": F.when(F.col("is_invalid"), free),
-            "basis": F.lit("external"),
+            "is_invalid": F.col("is_invalid") | free,
+            "ivt_class": F.when(free, "givt").when(F.col("is_invalid"), "sivt"),
+            "basis": F.when(free, "upstream").otherwise("external"),
+            "threshold": F.when(~free, F.col("threshold")),
             "empty_permille": F.lit(None).cast("int"),  # what the live system knew is not known
-            "run_id": F.lit(run_id),
         }
     )
