@@ -13,6 +13,7 @@ from slidr.jobs import monitor
 from slidr import direct, monitoring
 from slidr.config import Config, RegistryConf
 from slidr.errors import ModelRefusedError
+from slidr.monitoring import prometheus
 from slidr.registry import Registry
 from slidr.run import Job
 from slidr.tables import MODEL_PROMOTIONS
@@ -110,8 +111,14 @@ def test_mlflow_and_prometheus_have_the_same_numbers_hour_after_hour(job: Job) -
     experiment = client.get_experiment_by_name("slidr")
     runs = [run for run in client.search_runs([experiment.experiment_id]) if run.info.run_name == "monitoring"]
     assert len(runs) == 1
-    history = client.get_metric_history(runs[0].info.run_id, "ivr/all/value")
+    history = client.get_metric_history(runs[0].info.run_id, "ivr/.28.all.29./value")
     assert {(metric.value, metric.step) for metric in history} == {(0.1, 492542), (0.2, 492542)}
     assert int(END.timestamp()) // 3600 == 492542
     prom = (job.conf.work.root / "monitoring" / "slidr.prom").read_text(encoding="utf-8")
     assert 'slidr_monitor_ratio{signal="ivr",place="(all)",window="2h"} 0.2' in prom
+
+
+def test_no_two_places_share_a_name_in_mlflow() -> None:
+    places = ("(all)", "all", "a.b", "ab", "a(b", "a.28.b", "a b", "é", "%28all", "28all")
+    rows = pd.concat([seen("ok").judged.assign(place=place) for place in places])
+    assert len(prometheus.flat(rows)) == 3 * len(places)

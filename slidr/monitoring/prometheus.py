@@ -49,8 +49,8 @@ def flat(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _plain(name: str) -> str:
-    """What MLflow allows in a name."""
-    return "".join(letter if letter.isalnum() or letter in "_-./ " else "" for letter in name)
+    """What MLflow allows in a name; any other letter as its code in hexadecimal between dots, so that no two names become one."""
+    return "".join(letter if letter.isalnum() or letter in "_-/ " else f".{ord(letter):x}." for letter in name)
 
 
 def _labels(row: object) -> dict[str, str]:
