@@ -1,6 +1,8 @@
 """One logical day's chain: spark-submit jobs/daily.py --conf FILE --date DAY"""
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Annotated, Any
 
@@ -10,18 +12,20 @@ from slidr.jobs import features, labels, monitor, score, train
 from slidr import labels as labelling
 from slidr import monitoring
 from slidr.days import days_between, midnight
-from slidr.errors import GuardrailError, ModelRefusedError, NothingToDoError
+from slidr.errors import DONE, GuardrailError, ModelRefusedError, NothingToDoError
 from slidr.options import parse_day
 from slidr.run import Cells, Job, Outcome, together
 from slidr.tables import CLICKS, LABELS, Table
 
+LEFT = ("suspect", "revoked")  # states of versions that somebody has taken back
 Day = Annotated[str, typer.Option("--date", help="Logical date D: features and decisions of D, labels of D - delay; now is the end of D.")]
 
 
 def daily(job: Job, date: Day) -> Outcome:
     """Runs one day: features, decisions, labels, training, monitoring. Running it again changes nothing.
 
-    A guardrail that stops the training stops nothing else: the champion decides on, and the run ends with its reason and exit code.
+    A guardrail that stops the training stops nothing else: the champion decides on, and the run ends with its reason and exit code. So does
+    an hour of the day that says `roll back`, with the commands to follow: the chain itself rolls nothing back.
     """
     from slidr.registry import Registry
 
@@ -43,16 +47,22 @@ def daily(job: Job, date: Day) -> Outcome:
         first = registry.states().champion
         steps["decisions"] = decide(job, first) if first else "none: no version decides; promote one"
     job.say("metrics")
-    steps["monitor"] = monitor.update(job, days_between(day - timedelta(days=job.conf.labels.delay_days), job.now.date()))
+    watched = watch(job, day, registry)
+    steps |= watched.summary
     steps["stable"] = prove(job, registry)
-    rows = [{"step": name, "result": str(result)} for name, result in steps.items()]
-    shown: dict[str, Cells] = {f"Daily chain of {day}": rows}
+    return ended(day, steps, stopped, watched.refused)
+
+
+def ended(day: date, steps: Mapping[str, Any], stopped: GuardrailError | None, alarm: str | None) -> Outcome:
+    """What the day did. A guardrail that stopped the training, and an hour that says `roll back`, end it with their exit code."""
+    shown: dict[str, Cells] = {f"Daily chain of {day}": [{"step": name, "result": str(result)} for name, result in steps.items()]}
+    table = {"guardrails": stopped.rows} if stopped else {}
     if stopped:
-        reason, table = str(stopped), {"guardrails": stopped.rows}
-        return Outcome(
-            {"date": str(day), **steps, **table}, shown | {"Guardrails": stopped.rows}, exit_code=stopped.exit_code, refused=reason
-        )
-    return Outcome({"date": str(day), **steps}, shown)
+        shown["Guardrails"] = stopped.rows
+    refused = "\n".join(text for text in (str(stopped) if stopped else "", alarm) if text)
+    return Outcome(
+        {"date": str(day), **steps, **table}, shown, exit_code=GuardrailError.exit_code if refused else DONE, refused=refused or None
+    )
 
 
 def decide(job: Job, champion: str) -> int:
@@ -99,6 +109,19 @@ def advance(job: Job, registry: Any, version: str) -> str:
     except ModelRefusedError as error:
         return str(error)
     return f"version {version}, champion" if promoted else ""
+
+
+def watch(job: Job, day: date, registry: Any) -> Outcome:
+    """Metrics of the days whose labels may have changed, and the worst verdict of the day's own hours. `roll back` is refused with the
+    commands to follow, unless the version was left since."""
+    seen = monitor.update(job, days_between(day - timedelta(days=job.conf.labels.delay_days), job.now.date()))
+    if not seen:
+        return Outcome({"monitor": "no decisions"})
+    worst = monitor.at_worst(seen, midnight(day))
+    if worst.verdict == monitoring.ROLL_BACK and registry.states().state.get(worst.version) in LEFT:
+        return Outcome({"monitor": f"{worst.verdict}: version {worst.version}, which was left since"})
+    told = monitor.follow(job, worst, act=False)
+    return replace(told, summary={"monitor": worst.verdict, **told.summary})
 
 
 def prove(job: Job, registry: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Annotated
 
@@ -145,15 +145,26 @@ def follow(job: Job, seen: Seen, act: bool) -> Outcome:
     return Outcome({"rollback": rollback, "replay": replay}, exit_code=GuardrailError.exit_code, refused=refused)
 
 
-def update(job: Job, days: Sequence[date]) -> str:
-    """Metrics of these days anew; the verdict at their end."""
+def update(job: Job, days: Sequence[date]) -> Seen | None:
+    """Metrics of these days anew, and what is known at their end; None where nothing is decided."""
     if job.lake.read(CURRENT_DECISIONS, days).isEmpty():
-        return "no decisions"
+        return None
     start, end = midnight(days[0]), midnight(days[-1]) + timedelta(days=1)
     measure(job, days, start, end)
     seen = look(job, start, end)
     publish(job, seen)
-    return seen.verdict
+    return seen
+
+
+def at_worst(seen: Seen, since: datetime) -> Seen:
+    """As it stood at the end of the latest hour from `since` on that has the worst verdict of these; itself where all are ok or unknown."""
+    hours = monitoring.by_hour(monitoring.between(seen.judged, since, seen.end))
+    worst = monitoring.verdict(hours)
+    if worst not in (monitoring.ROLL_BACK, monitoring.WATCH):
+        return seen
+    time = hours.loc[hours["verdict"] == worst, "time"].max()
+    end = (time + pd.Timedelta(hours=1)).tz_localize("UTC").to_pydatetime()
+    return replace(seen, judged=seen.judged[seen.judged["time"] <= time], end=end)
 
 
 def _told(rows: pd.DataFrame) -> str:

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from slidr.jobs import daily, train
+from slidr.jobs import daily, monitor, train
 
 from slidr.config import Config, RegistryConf
 from slidr.errors import GuardrailError, NothingToDoError
 from slidr.lake import Lake
 from slidr.registry import Registry
 from slidr.run import Job, Outcome
-from slidr.tables import CLICKS, LABELS, PURCHASES, SLICE_METRICS
+from slidr.tables import CLICKS, CURRENT_DECISIONS, LABELS, PURCHASES, SLICE_METRICS
 from tests.bundles import constant
 from tests.frames import at, click, clicks, frame
+from tests.test_notebooks import decision
 
 START = at("2026-03-10")
 
@@ -90,6 +91,36 @@ def test_few_judged_hours_prove_nothing(lake: Lake, conf: Config, registry: Regi
 def test_under_three_weeks_nothing_becomes_stable_by_itself(lake: Lake, conf: Config, registry: Registry) -> None:
     usual(lake, *metrics("1", START), *metrics("2", START + timedelta(days=1)), days=range(-14, 0))
     assert daily.prove(job_at(lake, conf, START + timedelta(days=2)), registry) == []
+
+
+@pytest.fixture
+def watched(lake: Lake, conf: Config, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """Version 2 decided the second day; at noon it found almost nothing."""
+    second = START + timedelta(days=1)
+    wrong = metrics("2", second, invalid=0, hours=range(10, 14))
+    good = [row for row in metrics("2", second, invalid=30) if row["hour"] not in range(10, 14)]
+    usual(lake, *metrics("1", START), *wrong, *good)
+    lake.create(CURRENT_DECISIONS)
+    lake.append(frame(lake.spark, CURRENT_DECISIONS, [decision(0) | {"click_date": second.date()}]), CURRENT_DECISIONS)
+    monkeypatch.setattr(monitor, "measure", lambda *_: None)  # the metrics are there
+    job = job_at(lake, conf, second + timedelta(days=1))
+    job.conf = job.conf.model_copy(update={"registry": registry.conf, "work": conf.work.model_copy(update={"root": tmp_path / "work"})})
+    return job
+
+
+def test_an_hour_that_says_roll_back_ends_the_day_with_4_until_the_version_is_left(watched: Job, registry: Registry) -> None:
+    day = (START + timedelta(days=1)).date()
+    told = daily.watch(watched, day, registry)
+    assert (told.summary["monitor"], told.exit_code) == ("roll back", 4)
+    assert told.summary["rollback"].startswith("slidr models rollback --leave 2")
+    done = daily.ended(day, told.summary, None, told.refused)
+    assert (done.exit_code, done.refused) == (4, told.refused)
+    assert daily.ended(day, {}, GuardrailError("too few"), told.refused).refused == f"too few\n{told.refused}"
+    assert (daily.ended(day, {}, None, None).exit_code, daily.ended(day, {}, None, None).refused) == (0, None)
+    registry.mark_stable("1", now=START, actor="test", reason="test")
+    registry.rollback(now=START, actor="ann", reason="harms people")
+    after = daily.watch(watched, day, registry)
+    assert (after.summary["monitor"], after.exit_code) == ("roll back: version 2, which was left since", 0)
 
 
 def candidate(registry: Registry, conf: Config, tmp_path: Path, number: str) -> None:
