@@ -120,7 +120,7 @@ def watch(job: Job, day: date, registry: Any) -> Outcome:
     worst = monitor.at_worst(seen, midnight(day))
     if worst.verdict == monitoring.ROLL_BACK and registry.states().state.get(worst.version) in LEFT:
         return Outcome({"monitor": f"{worst.verdict}: version {worst.version}, which was left since"})
-    told = monitor.follow(job, worst, act=False)
+    told: Outcome = monitor.follow(job, worst, act=False)
     return replace(told, summary={"monitor": worst.verdict, **told.summary})
 
 

@@ -1,11 +1,14 @@
 """Each notebook runs from top to bottom on a small lake."""
 
+import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
+from matplotlib.colors import to_rgb
 from nbclient import NotebookClient
 from pyspark.sql import SparkSession
 
@@ -64,6 +67,25 @@ def last(notebook: nbformat.NotebookNode) -> str:
 
 def test_every_notebook_is_run_here() -> None:
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(PICTURES) == {*LAST, *STORY}
+
+
+# What protanopia and deuteranopia make of linear RGB (Viénot, Brettel and Mollon 1999).
+BLINDNESS = {
+    "protanopia": [[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]],
+    "deuteranopia": [[0.29275, 0.70725, 0.0], [0.29275, 0.70725, 0.0], [-0.02234, 0.02234, 1.0]],
+}
+
+
+@pytest.mark.parametrize("sight", BLINDNESS)
+def test_colour_blind_eyes_tell_the_colours_of_the_calibration_study_apart(sight: str) -> None:
+    notebook = nbformat.read(FOLDER / "calibration.ipynb", as_version=4)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    lines = [line for line in text.splitlines() if re.search(r"\b\w+\.(errorbar|scatter|plot|step|axvline)\(", line)]
+    assert [line for line in lines if "color=" not in line and "**STYLES[" not in line] == []
+    colours = np.array([to_rgb(name) for name in sorted(set(re.findall(r"#[0-9A-Fa-f]{6}", text)))])
+    seen = np.clip((colours**2.2) @ np.array(BLINDNESS[sight]).T, 0, 1) ** (1 / 2.2)
+    apart = np.linalg.norm(seen[:, None] - seen[None], axis=2) + np.eye(len(seen))
+    assert apart.min() > 0.1
 
 
 @pytest.mark.parametrize("name", LAST)
