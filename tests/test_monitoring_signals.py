@@ -281,7 +281,7 @@ def test_the_text_file_holds_the_numbers_of_the_last_hour(tmp_path: Path) -> Non
     assert f"slidr_monitor_end_timestamp_seconds {end.timestamp()}" in lines
     assert not any("usual_clicks{" in line for line in lines)  # NaN: not known
     assert [path.name for path in tmp_path.iterdir()] == ["slidr.prom"]
-    assert prometheus.flat(prometheus.newest(rows))["volume/all/value"] == 1200.0
+    assert prometheus.flat(prometheus.newest(rows))["volume/.28.all.29./value"] == 1200.0
 
 
 def test_a_picture_of_good_and_bad_hours(conf: Config, tmp_path: Path) -> None:
