@@ -254,7 +254,7 @@ def _shown(job: Job, made: audit.Plan) -> Outcome:
     if content["features"] and not tables["Features that differ"]:
         tables["Features that differ"] = [{"feature": "none: counted anew they are as stored, so the model makes the difference"}]
     summary = {"plan_id": made.plan_id, "already": made.already, "counts": made.counts, "money": money, "report": page}
-    summary |= {"needs_approval": made.details["approval"]["needed"], "seconds_to_apply": about.total_seconds()}
+    summary |= {"needs_approval": numbers.needs_approval(made), "seconds_to_apply": about.total_seconds()}
     commands = "\n".join(f"  {name}: {command}" for name, command in content["commands"].items())
     said = f"Plan {made.plan_id}: {content['mode']}.\nReport: {page}\nPublishing it takes about {clock(about.total_seconds())}.\n{commands}"
     return Outcome(summary, {title: rows for title, rows in tables.items() if rows}, said)

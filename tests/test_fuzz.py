@@ -177,12 +177,12 @@ def test_plans(cases: int) -> None:
     filters = {"decided_by": None, "advertisers": ["a"], "slices": [], "marketplaces": []}
     window = [at("2026-03-01").isoformat(), at("2026-03-02").isoformat()]
     pins = {"window": window, "filters": filters, "mode": "rescore", "allow_charges": False, "version": "2"}
+    pins |= {"approval_above_micros": 5}
     details = {
         **dict.fromkeys(audit.DETAILS),
         "chunks": [{"start": window[0], "end": window[1], "clicks": 3}],
-        "approval": {"needed": True},
     }
-    whole = {"plan": pins, "counts": {"clicks": 3}, "money": {"USD": 5}, "details": details}
+    whole = {"plan": pins, "counts": {"clicks": 3}, "money": {"directions": [{"currency": "USD", "micros": -5}]}, "details": details}
     base = {
         "event": "plan",
         "event_time": at("2026-03-03"),
@@ -204,6 +204,7 @@ def test_plans(cases: int) -> None:
                 assert log.plan.pins == pins
                 command_of(log.plan)
                 request_of(log.plan)
+                assert isinstance(log.plan.money["directions"], list)
         except (InputError, UsageError):
             return
 

@@ -26,10 +26,10 @@ Clock = Callable[[datetime], None]
 def plan_of(start: datetime, end: datetime, *, needed: bool = False, reverts: str | None = None) -> Plan:
     filters: dict[str, Any] = {"decided_by": None, "advertisers": [], "slices": [], "marketplaces": []}
     pins = {"window": [start.isoformat(), end.isoformat()], "filters": filters, "mode": "rescore", "allow_charges": False, "version": "2"}
-    pins |= {"reverts": reverts} if reverts else {}
-    details = {"approval": {"needed": needed, "above_micros": 10}, "chunks": [{"clicks": 3}, {"clicks": 4}], "seconds": 60.0}
+    pins |= {"approval_above_micros": 4 if needed else 5} | ({"reverts": reverts} if reverts else {})
+    details: dict[str, Any] = {"chunks": [{"clicks": 3}, {"clicks": 4}], "seconds": 60.0}
     details |= {"rows": {}, "window_hours": [], "hours": [], "features": None}
-    return Plan(id_of(canonical(pins)), pins, {"clicks": 7}, {}, details, already=False)
+    return Plan(id_of(canonical(pins)), pins, {"clicks": 7}, {"directions": [{"currency": "USD", "micros": -5}]}, details, already=False)
 
 
 FIRST_DAY, BOTH_DAYS, SECOND_DAY = plan_of(FIRST, SECOND), plan_of(FIRST, END), plan_of(SECOND, END)

@@ -71,7 +71,7 @@ def test_a_run_that_was_cut_off_is_completed_by_running_it_again(job: Job, monke
     assert done.summary["corrections"] > 0
     assert done.summary["publication_no"] == 1
     events = [event.name for event in audit.read(job.lake).of(done.summary["plan_id"])]
-    assert events == ["plan", "apply", "publish", "interrupt", "resume", "applied"]
+    assert events == ["plan", "apply", "publish", "renew", "interrupt", "resume", "applied"]
 
 
 def test_no_first_decisions_while_a_replay_is_half_published(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +124,30 @@ def test_first_decisions_right_before_the_point_of_no_return_make_the_plan_stale
     assert (done.summary["publication_no"], done.summary["counts"]["first_decided_valid"]) == (1, 0)
 
 
+def test_who_resumes_a_run_that_died_before_its_second_look_looks(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_id, reconcile, look = replay.plan(job, **ASKED).summary["plan_id"], apply._reconcile, apply._refuse_stale
+
+    def then_score(work: apply.Work, corrections: Any) -> None:
+        reconcile(work, corrections)
+        score.decide(job, worlds.version("1"), FIRST, END)
+
+    def look_or_die(work: apply.Work) -> None:
+        if audit.read(job.lake).no_way_back(plan_id):
+            raise KeyboardInterrupt
+        look(work)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(apply, "_reconcile", then_score)
+        patched.setattr(apply, "_refuse_stale", look_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            replay.apply(job, plan_id)
+    assert audit.read(job.lake).no_way_back(plan_id)
+    with pytest.raises(ConflictError, match="published decisions"):
+        replay.resume(job, plan_id)
+    assert job.lake.read(CORRECTIONS).isEmpty()
+    assert replay.run(job, **ASKED).summary["publication_no"] == 1
+
+
 def test_what_a_revoked_version_half_published_is_completed_and_no_more(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     plan_id = replay.plan(job, **ASKED).summary["plan_id"]
     other = replay.plan(job, **ASKED | {"model": "3"}).summary["plan_id"]
@@ -141,7 +165,7 @@ def test_what_a_revoked_version_half_published_is_completed_and_no_more(job: Job
     assert rows_of(job.lake, worlds.PUBLISHED[0]) == rows
 
 
-@pytest.mark.parametrize("mode", ["rescore", "recompute", "revert"])
+@pytest.mark.parametrize("mode", ["rescore", *[pytest.param(mode, marks=pytest.mark.slow) for mode in ("recompute", "revert")]])
 def test_rows_that_are_lost_while_half_published_are_made_again(
     job: Job, mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
@@ -197,7 +221,7 @@ def with_plan(lake: Lake, **columns: Any) -> None:
 
 
 def test_a_plan_whose_numbers_were_changed_is_not_published(job: Job) -> None:
-    plan_id = replay.plan(job, **ASKED).summary["plan_id"]
+    plan_id = replay.plan(careful(job, approval_above_micros=0), **ASKED).summary["plan_id"]
     true = audit.require_plan(job.lake, plan_id)
     before = versions_of(job.lake, *worlds.PUBLISHED)
     for column, value in (
@@ -208,7 +232,10 @@ def test_a_plan_whose_numbers_were_changed_is_not_published(job: Job) -> None:
         with pytest.raises(ConflictError, match="clicks or money"):
             replay.apply(job, plan_id)
         with_plan(job.lake, **{column: getattr(true, column)})
-    with_plan(job.lake, details={**true.details, "approval": {"needed": False, "above_micros": 0}})
+    with_plan(job.lake, plan={**true.pins, "approval_above_micros": 2**60})
+    with pytest.raises(InputError, match="hash of what it pins"):
+        replay.apply(job, plan_id)
+    with_plan(job.lake, plan=true.pins)
     with pytest.raises(NotApprovedError):
         replay.apply(job, plan_id)
     with pytest.raises(NotApprovedError):

@@ -76,6 +76,7 @@ def planned(lake: Lake, conf: Config, number: str, **given: Any) -> str:
     return made.plan_id
 
 
+@pytest.mark.slow
 def test_two_at_once(world: Lake, conf: Config) -> None:
     """Of other windows both publish, without a gap in their numbers; of one window one publishes and the other is told."""
     first, second = (planned(world, conf, "2", allow_charges=True, **half) for half in ({"end": SECOND}, {"start": SECOND}))
@@ -98,6 +99,7 @@ def test_two_at_once(world: Lake, conf: Config) -> None:
         assert len({row["replay_id"] for row in world.read(CORRECTIONS).collect()}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_stopped_is_resumed_by_the_command(
     world: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
@@ -169,8 +171,8 @@ def test_killed_at_every_commit(world: Lake, conf: Config, tmp_path: Path, kind:
         if survived:
             break
         commits += 1
-    # apply, decisions, publish, corrections, state, applied; chunks are four, with three renewals between them
-    assert commits == {"replay": 6, "in chunks": 12, "revert": 5}[kind]
+    # apply, decisions, publish, second look, corrections, state, applied; chunks are four, with three renewals between them
+    assert commits == {"replay": 7, "in chunks": 13, "revert": 6}[kind]
     print(f"killed after each of {commits} commits")
 
 

@@ -139,13 +139,11 @@ def _refuse_version(plan: Plan, version: Version | None) -> None:
 
 
 def _refuse_unapproved(work: Work, log: Log) -> None:
-    approval = work.plan.details["approval"]
-    needed = numbers.needs_approval(work.plan.money, approval["above_micros"])
-    if not needed or log.is_approved(work.plan.plan_id) or (work.override and work.override.strip()):
+    if not numbers.needs_approval(work.plan) or log.is_approved(work.plan.plan_id) or (work.override and work.override.strip()):
         return
-    author, plan_id = log.authors(work.plan.plan_id)[-1], work.plan.plan_id
+    author, plan_id, limit = log.authors(work.plan.plan_id)[-1], work.plan.plan_id, work.plan.pins["approval_above_micros"]
     raise NotApprovedError(
-        f"expected an approval, since more than {approval['above_micros']} micro-units of a currency move, found none; somebody else than "
+        f"expected an approval, since more than {limit} micro-units of a currency move, found none; somebody else than "
         f"{author} runs `slidr replay approve {plan_id} --ticket …`, or, where nobody can be reached, "
         'apply it with --override "reason"'
     )
@@ -211,7 +209,7 @@ def _taken(log: Log, work: Work) -> Decision:
         raise ConflictError(
             f"expected no other replay of an overlapping window, found that {', '.join(begun)} was just begun; run it again"
         )
-    flagged = {"override": work.override, "approval": work.plan.details["approval"]} if work.override else {}
+    flagged = {"override": work.override, "needs_approval": numbers.needs_approval(work.plan)} if work.override else {}
     return "resume" if log.is_open(work.plan.plan_id) else "apply", {**lease.facts(work.minutes), **flagged}
 
 
@@ -243,13 +241,15 @@ def _renewed(log: Log, work: Work, chunk: int) -> Decision:
 
 def _commit_to(work: Work) -> None:
     """From here on there is no way back. That the plan is not stale was seen while the lease was held; that it still is held decides
-    the commit of this very event. Then looks again: first decisions that came before the event show now, later ones see the event."""
-    if read(work.lake, work.plan.plan_id).no_way_back(work.plan.plan_id):
-        return
-    _refuse_stale(work)
-    _reconcile(work, outcomes.corrections(work.rows, feed.newest(work.lake), plan=work.plan, now=work.now))
-    work.note(lambda log: _decided(log, work))
-    _refuse_stale(work)
+    the commit of this very event. Then looks again: first decisions that came before the event show now, later ones see the event.
+    Whoever completes a run that was killed in between looks for it."""
+    if not read(work.lake).no_way_back(work.plan.plan_id):
+        _refuse_stale(work)
+        _reconcile(work, outcomes.corrections(work.rows, feed.newest(work.lake), plan=work.plan, now=work.now))
+        work.note(lambda log: _decided(log, work))
+    if not read(work.lake).looked_again(work.plan.plan_id):
+        _refuse_stale(work)
+        work.note(lambda log: _looked(log, work))
 
 
 def _decided(log: Log, work: Work) -> Decision:
@@ -257,6 +257,13 @@ def _decided(log: Log, work: Work) -> Decision:
         return None
     lease.require_mine(log, work.plan)
     return "publish", {**lease.facts(work.minutes), "now": work.now.isoformat()}
+
+
+def _looked(log: Log, work: Work) -> Decision:
+    if log.looked_again(work.plan.plan_id):
+        return None
+    lease.require_mine(log, work.plan)
+    return "renew", {**lease.facts(work.minutes), "looked": True}
 
 
 def _publish_corrections(work: Work) -> None:

@@ -22,7 +22,7 @@ ID_DIGITS = 16
 PLAN_ID = re.compile(f"[0-9a-f]{{{ID_DIGITS}}}")
 WORKING = ("apply", "resume", "renew", "publish")  # the events of somebody who holds the window
 ENDED = ("applied", "fail")
-DETAILS = ("rows", "approval", "window_hours", "hours", "features", "chunks", "seconds")  # what every plan says of itself
+DETAILS = ("rows", "window_hours", "hours", "features", "chunks", "seconds")  # what every plan says of itself
 MOST_TURNS = 50
 
 
@@ -107,6 +107,11 @@ class Log:
         states = [event.name for event in self.of(replay_id) if event.name in ("publish", "fail")]
         return states[-1:] == ["publish"]
 
+    def looked_again(self, replay_id: str) -> bool:
+        """Whether the plan was found to hold once its point of no return was on record: nothing of it is published before."""
+        marks = [event for event in self.of(replay_id) if event.name == "publish" or event.facts.get("looked")]
+        return bool(marks) and marks[-1].name != "publish"
+
     def open_beside(self, plan: Plan) -> list[str]:
         """Other replays of an overlapping window that were begun and not ended."""
         start, end = plan.window
@@ -175,6 +180,7 @@ def _plan(row: dict[str, Any]) -> Plan:
         raise InputError(f"expected the plan {plan_id} to be the hash of what it pins, found another; plan again, nothing was published")
     pins, counts, money, details = (_object(row, name) for name in ("plan", "counts", "money", "details"))
     lacking = sorted(set(DETAILS) - set(details)) + [name for name, number in counts.items() if type(number) is not int]
+    lacking += [] if isinstance(money.get("directions"), list) else ["money"]
     if lacking:
         raise InputError(f"expected the plan {plan_id} whole in the table {REPLAYS.name}, found no usable {', '.join(lacking)}; plan again")
     return Plan(plan_id, pins, counts, money, details, already=True)

@@ -51,12 +51,10 @@ def measured(
     hours = numbers.window_hours(planned, numbers.labels_of(lake, request, pinned["tables"]))
     found = numbers.for_guardrails(counts, money, hours, outcomes.CORRECTED)
     checks = guardrails.check_replay(**found, since_close=_days_since_close(cells, now, conf.replay), bounds=conf.replay)
-    above = conf.replay.approval_above_micros
     details = {
         "rows": numbers.identity(cells),
         "checks": [_plain(check) for check in checks],
         "override": override,
-        "approval": {"needed": numbers.needs_approval(money, above), "above_micros": above},
         "window_hours": hours,
         "hours": numbers.hours_around(lake, request, planned, pinned["tables"]),
         "features": None,

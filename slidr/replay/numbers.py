@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from slidr.days import days_between
 from slidr.hashing import row_hash
 from slidr.lake import Lake
+from slidr.replay.audit import Plan
 from slidr.replay.outcomes import OUTCOMES, ROWS, changing, corrected
 from slidr.replay.pins import hex_of
 from slidr.replay.request import Request, in_window, narrowed
@@ -90,8 +91,9 @@ def moved(money: dict[str, Any]) -> dict[str, int]:
     return dict(sums)
 
 
-def needs_approval(money: dict[str, Any], above_micros: int) -> bool:
-    return max(moved(money).values(), default=0) > above_micros
+def needs_approval(plan: Plan) -> bool:
+    """Whether more money of a currency moves than anybody may publish alone; the limit is pinned, the money belongs to the rows."""
+    return max(moved(plan.money).values(), default=0) > int(plan.pins["approval_above_micros"])
 
 
 def _tally(cells: list[Row], extra: tuple[str, ...]) -> list[dict[str, Any]]:

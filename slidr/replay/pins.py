@@ -46,6 +46,7 @@ def pin(*, request: Request, version: Version, conf: Config, versions: dict[str,
         "thresholds": dict(sorted(bundle.thresholds.items())),
         "default_threshold": bundle.default_threshold,
         "guardrails": bounds_hash(conf),
+        "approval_above_micros": conf.replay.approval_above_micros,
         "tables": versions,
         **seen,
     }

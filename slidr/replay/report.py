@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame
 from slidr import pages, plots
 from slidr.curves import share
 from slidr.features import compare
+from slidr.replay import numbers
 from slidr.replay.audit import Plan
 from slidr.replay.outcomes import OUTCOMES
 from slidr.replay.request import REVERT, command_of
@@ -50,6 +51,7 @@ def write(plan: Plan, changes: DataFrame, *, folder: Path, zones: Mapping[str, s
         table.writerow(changes.columns)
         table.writerows([pages.cell(value) for value in row] for row in changes.toLocalIterator())
     shown = {"plan": plan, "picture": pages.picture(target / PICTURE), "enough": compare.ENOUGH, **content}
+    shown |= {"needs_approval": numbers.needs_approval(plan)}
     page = pages.render("replay/report.html.j2", {"money": money}, shown)
     (target / PAGE).write_text(page, encoding="utf-8")
     return target / PAGE
@@ -99,7 +101,7 @@ def _decides(plan: Plan) -> dict[str, str]:
 
 
 def _commands(plan: Plan) -> dict[str, str]:
-    needed = {"approve it, by somebody else": f"slidr replay approve {plan.plan_id}"} if plan.details["approval"]["needed"] else {}
+    needed = {"approve it, by somebody else": f"slidr replay approve {plan.plan_id}"} if numbers.needs_approval(plan) else {}
     return {**needed, "publish it": f"slidr replay apply {plan.plan_id}", "plan it again": command_of(plan)}
 
 

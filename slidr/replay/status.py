@@ -4,7 +4,7 @@ from typing import Any
 
 from slidr.direct import Place
 from slidr.lake import Lake
-from slidr.replay import lease, pace, stack
+from slidr.replay import lease, numbers, pace, stack
 from slidr.replay.audit import Log, Plan, read, require_log
 
 NEWEST = 200
@@ -89,7 +89,7 @@ def _recorded(log: Log, plan: Plan) -> str | None:
 def _next(plan: Plan, state: str) -> str:
     if state in ("interrupted", "half published"):
         return f"slidr replay resume {plan.plan_id}"
-    if state == "planned" and plan.details["approval"]["needed"]:
+    if state == "planned" and numbers.needs_approval(plan):
         return f"somebody else than the author: slidr replay approve {plan.plan_id} --ticket …"
     if state in ("planned", "approved", "given up"):
         return f"slidr replay apply {plan.plan_id}"
