@@ -148,7 +148,10 @@ class Lake:
         """Number of the newest commit; -1 where the table does not exist."""
         if not self.exists(table):
             return -1
-        return int(self.delta(table).history(1).select("version").collect()[0][0])
+        log = self.delta(table)._jdt.deltaLog()
+        # `history()` tells it too, and plans and runs a query for it.
+        newest = log.update(False, *[getattr(log, f"update$default${place}")() for place in (2, 3)])
+        return int(newest.version())
 
     def read_version(self, table: Table, version: int, days: Sequence[date] | None = None) -> DataFrame:
         """The table as of a commit, for runs that pin their input; all days where none are given. Raises InputError where there is
