@@ -71,6 +71,7 @@ def _no_work_folder() -> object:
     shutil.rmtree(HOME / "work", ignore_errors=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_no_work_folder")
 def test_a_day_by_spark_submit_equals_one_process(spark: SparkSession, tmp_path: Path) -> None:
     conf_file = write_conf(tmp_path)
