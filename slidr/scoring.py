@@ -20,7 +20,8 @@ from slidr.tables import CURRENT_DECISIONS, DECISIONS
 
 REASONS = ("reason_class", *(f"reason_{place}" for place in range(1, STRONGEST + 1)))
 UPSTREAM = "upstream filter"  # class and words of what the upstream filter made free
-EMPTY = "empty_permille"  # thousandths of the features that said nothing: a counter store that fails shows there first
+EMPTY, NULLS = "empty_permille", "null_permille"  # thousandths of the features that said nothing: counters that fail show there first
+NOTHING = (EMPTY, NULLS)
 USED = "used_"  # prefix of the features that a score was computed from, beside the columns of its click
 
 
@@ -42,11 +43,11 @@ def packed(bundle: Bundle) -> Column:
     return F.array(*[F.coalesce(F.col(name).cast("double"), F.lit(float("nan"))) for name in bundle.features])
 
 
-def empty_permille(x_BF: Array) -> NDArray[np.int32]:
-    """Thousandths (B,) of raw features (B, F) that are NaN, for NULL, or 0."""
-    share_B = 1 - np.count_nonzero(np.nan_to_num(x_BF), axis=1) / x_BF.shape[1]
-    found: NDArray[np.int32] = np.rint(1000 * share_B).astype(np.int32)
-    return found
+def nothing(x_BF: Array) -> dict[str, NDArray[np.int32]]:
+    """Thousandths (B,) of raw features (B, F) that are NaN, for NULL, or 0 (EMPTY), and that are NaN (NULLS)."""
+    null_B, zero_B = np.count_nonzero(np.isnan(x_BF), axis=1), np.count_nonzero(x_BF == 0, axis=1)
+    counts = {EMPTY: null_B + zero_B, NULLS: null_B}
+    return {name: np.rint(1000 * count_B / x_BF.shape[1]).astype(np.int32) for name, count_B in counts.items()}
 
 
 def scores_and_reasons(bundle: Bundle, x_BF: Array) -> tuple[Array, Texts]:

@@ -220,6 +220,7 @@ slice          string     slice of the deciding model version; empty where no sl
 report_slice   string     device/login/marketplace, the same for all versions
 score          double?    0 to 1, higher is more robotic, 6 decimals; NULL without features
 empty_permille int?       thousandths of the version's features that were NULL or 0; NULL without features, and of a live system
+null_permille  int?       thousandths of the version's features that were NULL
 threshold      double?    the click is invalid if and only if score > threshold; NULL where no threshold applied
 is_invalid     boolean    the advertiser does not pay for the click
 ivt_class      string?    givt (upstream filter) or sivt (slidr or a live system); NULL for valid clicks
@@ -269,6 +270,7 @@ click_date     date       UTC day of the click
 slice          string     slice of the replaying model version
 score          double?    0 to 1, 6 decimals; NULL without features
 empty_permille int?       thousandths of the version's features that were NULL or 0; NULL without features, and of a live system
+null_permille  int?       thousandths of the version's features that were NULL
 threshold      double?    threshold of the slice
 is_invalid     boolean    what the replay found
 decided        boolean    false where the replay may not change the click
@@ -412,6 +414,7 @@ score_to_80          bigint?  of these, clicks with a score of at most 0.80
 score_to_95          bigint?  of these, clicks with a score of at most 0.95
 featured             bigint?  of these, clicks whose features are known to be empty or not
 empty_permille       bigint?  sum of the empty_permille of these
+null_permille        bigint?  sum of the null_permille of these
 heavy_now            bigint?  clicks with at least k others of their session in the hour up to them: known with the click
 heavy_now_invalid    bigint?  invalid ones of these
 bought_1h            bigint?  purchasing clicks whose purchase was known 1 h after the click; NULL before the hour is that old

@@ -58,7 +58,16 @@ AGES = [name for age in (1, 6, 24) for name in (f"bought_{age}h", f"bought_{age}
 def metric(hour: int, view: str, version: str, day_text: str = "2026-03-10", **given: Any) -> dict[str, Any]:
     base = {"click_date": day(day_text), "hour": hour, "report_slice": "desktop/guest/US", "model_version": version, "currency": "USD"}
     counts = dict.fromkeys((*NO_LABELS, *SCORED, *AGES, "clicks", "invalid", "heavy_now", "heavy_now_invalid"), 0)
-    return {**base, "view": view, **counts, "empty_permille": None, "cost_micros": 0, "invalid_cost_micros": 0, **given}
+    return {
+        **base,
+        "view": view,
+        **counts,
+        "empty_permille": None,
+        "null_permille": None,
+        "cost_micros": 0,
+        "invalid_cost_micros": 0,
+        **given,
+    }
 
 
 def bought(spark: SparkSession, *rows: tuple[str, datetime]) -> DataFrame:
@@ -69,10 +78,10 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
     """Corrected, replay-first, unversioned and unpriced clicks; a day with labels and one without."""
     hour, next_day = DAY + timedelta(hours=23, minutes=59, seconds=59), DAY + timedelta(days=1)
     current = [
-        decision("a", hour, is_invalid=True, model_version="2", replay_id="r2", score=0.99, empty_permille=900),
-        decision("b", hour, score=0.5, empty_permille=100),
+        decision("a", hour, is_invalid=True, model_version="2", replay_id="r2", score=0.99, empty_permille=900, null_permille=50),
+        decision("b", hour, score=0.5, empty_permille=100, null_permille=0),
         decision("c", hour, is_invalid=True, model_version="2", first_is_invalid=None, first_model_version=None, cost_micros=None),
-        decision("d", hour, is_invalid=True, first_is_invalid=True, score=0.95, empty_permille=300),
+        decision("d", hour, is_invalid=True, first_is_invalid=True, score=0.95, empty_permille=300, null_permille=200),
         decision("e", next_day, model_version=None, first_model_version=None, cost_micros=None),
         decision("f", DAY - timedelta(seconds=1)),
     ]
@@ -105,6 +114,7 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
             score_to_95=2,
             featured=2,
             empty_permille=400,
+            null_permille=200,
             bought_1h=1,
             bought_6h=1,
             bought_24h=2,
@@ -126,6 +136,7 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
             score_to_95=2,
             featured=2,
             empty_permille=400,
+            null_permille=200,
             bought_24h=1,
             bought_24h_invalid=1,
         ),
@@ -144,6 +155,7 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
             scored=1,
             featured=1,
             empty_permille=900,
+            null_permille=50,
             bought_1h=1,
             bought_1h_invalid=1,
             bought_6h=1,

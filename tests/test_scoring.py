@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from slidr.config import Config
 from slidr.reasons import strongest
-from slidr.scoring import REASONS, empty_permille
+from slidr.scoring import EMPTY, NULLS, REASONS, nothing
 from slidr.tables import CLICKS, DECISIONS
 from tests import expressions
 from tests.bundles import crowd
@@ -48,7 +48,8 @@ def decided(clicks: DataFrame, features: DataFrame, conf: Config) -> dict[str, t
 
 def test_empty_features_are_null_or_zero() -> None:
     x_BF = np.array([[0.0, np.nan, 0.0], [1.0, 0.0, -2.0], [0.5, 3.0, 1e-9], [np.nan, 4.0, 0.0]])
-    assert empty_permille(x_BF).tolist() == [1000, 333, 0, 667]
+    found = {name: permille.tolist() for name, permille in nothing(x_BF).items()}
+    assert found == {EMPTY: [1000, 333, 0, 667], NULLS: [333, 0, 0, 333]}
 
 
 def test_invalid_clicks_have_reasons_and_others_have_none(clicks: DataFrame, features: DataFrame, conf: Config) -> None:

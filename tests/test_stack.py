@@ -121,13 +121,13 @@ def test_spark_settles_every_click_of_these_stacks_alike(histories: list[History
     assert {row["basis"] for row in rows if row["replay_id"]} == {"replay"}
 
 
-COLUMNS = "click_id string, is_invalid boolean, slice string, score double, empty_permille int, threshold double, ivt_class string, "
+COLUMNS = "click_id string, is_invalid boolean, slice string, score double, empty_permille int, null_permille int, threshold double, ivt_class string, "
 COLUMNS += "basis string, reason_class string, reason_1 string, reason_2 string, reason_3 string, model_version string, spec_id string, "
 COLUMNS += "replay_id string"
 
 
 def state(invalid: bool, basis: str, replay_id: str | None) -> tuple[Any, ...]:
-    return invalid, "slice", 0.5, 250, 0.5, None, basis, "rate", "r1", "r2", None, "1", "spec", replay_id
+    return invalid, "slice", 0.5, 250, 100, 0.5, None, basis, "rate", "r1", "r2", None, "1", "spec", replay_id
 
 
 def test_a_revert_of_a_revert_brings_back() -> None:

@@ -24,7 +24,7 @@ from slidr.deciding.verdict import verdicts
 from slidr.direct import ARROW
 from slidr.new_files import WRITTEN, Target
 from slidr.pyworker import give_back
-from slidr.scoring import EMPTY, REASONS, USED, empty_permille, scores_and_reasons, unexplained
+from slidr.scoring import NOTHING, REASONS, USED, nothing, scores_and_reasons, unexplained
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, SHADOW_DECISIONS, Table
 
 CLICK, DECIDED, PUBLISHED, SHADOWED = "click", "decided", "published", "shadowed"  # kinds of rows on their way
@@ -160,17 +160,18 @@ def inside(window: Window) -> ds.Expression:
 def score_schema(bundle: Bundle) -> pa.Schema:
     """Of what is found of each row of features."""
     texts, used = [(name, pa.string()) for name in REASONS], [(USED + name, pa.float64()) for name in bundle.slices.features]
-    return pa.schema([("click_id", pa.string()), ("score", pa.float64()), (EMPTY, pa.int32()), *texts, *used])
+    empty = [(name, pa.int32()) for name in NOTHING]
+    return pa.schema([("click_id", pa.string()), ("score", pa.float64()), *empty, *texts, *used])
 
 
 def scored(batch: pa.RecordBatch, bundle: Bundle, *, reasons: bool = True) -> pa.RecordBatch:
-    """click_id, score, EMPTY, REASONS (of scores that could be invalid in some slice, and only if asked for), and features for slices,
+    """click_id, score, NOTHING, REASONS (of scores that could be invalid in some slice, and only if asked for), and features for slices,
     with the prefix USED."""
     x_BF = np.empty((batch.num_rows, len(bundle.features)))
     for place, name in enumerate(bundle.features):
         x_BF[:, place] = batch.column(name).to_numpy(zero_copy_only=False)  # NaN for NULL
     scores, texts = scores_and_reasons(bundle, x_BF) if reasons else (forward(bundle, x_BF), unexplained(len(x_BF)))
-    arrays = [batch.column("click_id"), pa.array(scores), pa.array(empty_permille(x_BF))]
+    arrays = [batch.column("click_id"), pa.array(scores), *map(pa.array, nothing(x_BF).values())]
     arrays += [pa.array(column, pa.string()) for column in texts.T]
     arrays += [pc.cast(batch.column(name), pa.float64()) for name in bundle.slices.features]
     return pa.RecordBatch.from_arrays(arrays, schema=score_schema(bundle))

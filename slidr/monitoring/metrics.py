@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from slidr import data_files
 from slidr.config import LabelsConf
 from slidr.lake import Lake
-from slidr.scoring import EMPTY
+from slidr.scoring import EMPTY, NOTHING
 from slidr.tables import CURRENT_DECISIONS, LABELS, SLICE_METRICS, Table
 
 VIEWS = {"first": ("first_is_invalid", "first_model_version"), "published": ("is_invalid", "model_version")}
@@ -72,7 +72,7 @@ def _view(judged: DataFrame, view: str, now: datetime) -> DataFrame:
         F.col("in_heavy_session").alias("heavy"),
         "heavy_now",
         F.when(own_score, F.col("score")).alias("score"),
-        F.when(own_score, F.col(EMPTY)).alias(EMPTY),
+        *[F.when(own_score, F.col(name)).alias(name) for name in NOTHING],
         *[
             F.when(hour_end <= F.lit(now) - F.expr(f"INTERVAL {h} HOURS"), F.coalesce(age <= h, F.lit(False))).alias(f"at_{h}")
             for h in AGES
@@ -90,7 +90,7 @@ def _sums() -> list[Column]:
         sums += _parts(f"bought_{hours}h", F.col(f"at_{hours}"), F.count(f"at_{hours}") > 0)
     sums.append(F.count("score").alias("scored"))
     sums += [F.count_if(F.col("score") <= edge / 100).alias(f"score_to_{edge}") for edge in SCORES]
-    sums += [F.count(EMPTY).alias("featured"), F.sum(EMPTY).alias(EMPTY)]
+    sums += [F.count(EMPTY).alias("featured"), *[F.sum(name).alias(name) for name in NOTHING]]
     free = F.when(F.col("cost_micros").isNotNull(), F.lit(0).cast("bigint"))
     sums.append(F.sum("cost_micros").alias("cost_micros"))
     sums.append(F.sum(F.when(F.col("invalid"), F.col("cost_micros")).otherwise(free)).alias("invalid_cost_micros"))

@@ -21,7 +21,7 @@ from slidr.curves import TOTAL
 from slidr.monitoring import grid
 from slidr.monitoring.grid import Array, Usual
 from slidr.monitoring.metrics import AGES, SCORES
-from slidr.scoring import EMPTY
+from slidr.scoring import EMPTY, NULLS
 
 OK, WATCH, ROLL_BACK = "ok", "watch", "roll back"
 NO_HISTORY, TOO_FEW = "not enough history", "too few clicks"
@@ -59,7 +59,8 @@ def judge(hours: pd.DataFrame, feed: pd.DataFrame, *, conf: MonitoringConf, matu
         _ivr(now, past, conf),
         _typical_ivr(now, past, conf),
         _scores(now, past, conf),
-        _empty(*whole, conf),
+        _nothing(*whole, conf, "empty_features", EMPTY, most=1.0),
+        _nothing(*whole, conf, "null_features", NULLS, most=0.5),  # every click has an address
         _coverage(*whole, conf),
     ]
     signals += [_slice_ivr(now[place], past[place], conf, place) for place in now if place != TOTAL and place in past]
@@ -217,10 +218,10 @@ def _median_slice(places: Mapping[str, Counts], part: str, whole: str, hours: in
     return np.where(np.isfinite(found), found, np.nan)
 
 
-def _explained(usual: Array, n: Array, clicks: Array) -> tuple[Array, Array]:
+def _explained(usual: Array, n: Array, clicks: Array, most: float = 1.0) -> tuple[Array, Array]:
     """Lowest and highest share of invalid clicks that the traffic alone can make of the usual one and the usual number of clicks: all
-    that are too many, or missing, are robots' or people's."""
-    invalid, extra = usual * clicks, n - clicks
+    that are too many, or missing, are robots' or people's. `most` is the share that one click can have."""
+    invalid, extra = usual * clicks, most * (n - clicks)
     low = np.clip((invalid + np.minimum(extra, 0)) / n, 0, 1)
     return low, np.clip((invalid + np.maximum(extra, 0)) / n, 0, 1)
 
@@ -273,20 +274,20 @@ def _scores(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: Monitor
     return _select("score_shift", TOTAL, tried, conf)
 
 
-def _empty(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
-    """Features that say nothing, NULL or 0, among those of all clicks that slidr scored; `watch` where the number of clicks can't explain
-    it: the counters fail, whatever the model makes of them."""
+def _nothing(now: Counts, past: Counts, conf: MonitoringConf, signal: str, permille: str, *, most: float) -> pd.DataFrame:
+    """Features that say nothing (NULL or 0; NULL, which healthy counters seldom are) among those of all clicks that slidr scored; `watch`
+    where the number of clicks can't explain it: the counters fail, whatever the model makes of them."""
     tried = []
     for hours in WINDOWS:
-        (k, n), (k_past, n_past) = ([grid.trailing(c[name], hours) for name in (EMPTY, "featured")] for c in (now, past))
+        (k, n), (k_past, n_past) = ([grid.trailing(c[name], hours) for name in (permille, "featured")] for c in (now, past))
         share, before = k / n / 1000, np.where(n_past >= conf.min_clicks, k_past / n_past / 1000, np.nan)
         # A click's share of many features varies less than a yes or no does: half as much, until the hours say otherwise.
         usual = grid.usual(before, _chance(4 * n, 4 * n_past), weeks=conf.weeks)
-        low, high = _explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0])
+        low, high = _explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0], most)
         sigmas = (share - usual.median) / usual.sigma
         bad = (np.maximum(share - high, low - share) >= conf.max_empty_shift) & (np.abs(sigmas) >= conf.min_sigmas)
         tried.append(_numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
-    return _select("empty_features", TOTAL, tried, conf)
+    return _select(signal, TOTAL, tried, conf)
 
 
 def _distance(parts: list[Array], middles: list[Array]) -> Array:

@@ -32,7 +32,7 @@ PUBLISHED = (*CORRECTED, "first_decided_valid", "restated", "undecided_valid")  
 UNDECIDED = "undecided"  # basis of a row of current_decisions that a revert deletes
 
 # Columns of current_decisions that a replay replaces; the others are the click's own, or the first decision's.
-REPLACED = ["slice", "score", scoring.EMPTY, "threshold", "is_invalid", "ivt_class", "basis", *scoring.REASONS]
+REPLACED = ["slice", "score", *scoring.NOTHING, "threshold", "is_invalid", "ivt_class", "basis", *scoring.REASONS]
 REPLACED += ["model_version", "spec_id", "run_id", "decided_time", "replay_id", "corrected_time"]
 
 _CLICK: tuple[str, ...] = (
@@ -47,7 +47,7 @@ _CLICK: tuple[str, ...] = (
     "device",
 )
 _CLICK += ("logged_in", "cost_micros", "currency")
-_NEW = ("slice", "report_slice", "score", scoring.EMPTY, "threshold", "is_invalid", "ivt_class", "basis", *scoring.REASONS)
+_NEW = ("slice", "report_slice", "score", *scoring.NOTHING, "threshold", "is_invalid", "ivt_class", "basis", *scoring.REASONS)
 _NEW += ("model_version", "spec_id")
 # replay_id: the replay that decides the click from now on, NULL for its first decision.
 _OLD = {"replay_id": "string", "old_is_invalid": "boolean", "old_score": "double", "old_model_version": "string"}

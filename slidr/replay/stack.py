@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from slidr.scoring import EMPTY, REASONS
+from slidr.scoring import NOTHING, REASONS
 
 FULL, CREDIT, NONE = "full", "credit", "none"
-STATE = ("is_invalid", "slice", "score", EMPTY, "threshold", "ivt_class", "basis", *REASONS, "model_version", "spec_id", "replay_id")
+STATE = ("is_invalid", "slice", "score", *NOTHING, "threshold", "ivt_class", "basis", *REASONS, "model_version", "spec_id", "replay_id")
 
 
 @dataclass(frozen=True)

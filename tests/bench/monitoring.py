@@ -17,7 +17,7 @@ import pandas as pd
 from slidr import config, monitoring
 from slidr.monitoring.metrics import AGES, SCORES
 from slidr.monitoring.signals import LABEL_OUTAGE
-from slidr.scoring import EMPTY
+from slidr.scoring import EMPTY, NULLS
 from slidr.simulator.clicks import concat
 from slidr.simulator.settings import Attack, Incident, Sale, Simulation
 from slidr.simulator.traffic import chunks_of, make_chunk
@@ -29,6 +29,7 @@ FAULT_HOURS = 6
 STARTS = (2, 9, 15, 20)  # UTC hours at which faults begin
 MATURED_AFTER = 72
 WINDOWS = (1, 24)  # hours of the counters
+SESSIONS, USERS = [2, 3], [4, 5]  # places of their counters
 FEATURES = 11  # of which the counters here are six: the two of the session as many of them as its seven of the shipped 39
 
 
@@ -132,8 +133,8 @@ def thresholds(traffic: Traffic, budget: float = 0.015) -> np.ndarray:
     return result
 
 
-# (score, threshold, empty) of the clicks at these places; empty: counters of each click that are NULL or 0.
-Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
+# (score, threshold, empty, null) of the clicks at these places; empty: counters of each click that are NULL or 0; null: that are NULL.
+Scored = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 FAULTS: dict[str, Callable[[Traffic, Callable, np.ndarray], Scored]] = {}
 
 
@@ -145,71 +146,74 @@ def fault(name: str) -> Callable:
     return keep
 
 
-def empty(counters: np.ndarray) -> np.ndarray:
-    """How many of each click's counters are 0."""
-    return (counters == 0).sum(axis=1)
+def empty(t: Traffic, at: np.ndarray, counters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many of each click's counters are NULL or 0, and how many are NULL: those of the user, of guests."""
+    guest = np.array(["/guest/" in name for name in t.names])[t.slice[at]]
+    zero = counters == 0
+    zero[:, USERS] |= guest[:, None]
+    return zero.sum(axis=1), guest * len(USERS)
 
 
 @fault("user and address counters are 0")
 def _zeros(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
     x = t.counters[at].copy()
-    x[:, [0, 1, 4, 5]] = 0
-    return score(x), t.threshold[at], empty(x)
+    x[:, [0, 1, *USERS]] = 0
+    return score(x), t.threshold[at], *empty(t, at, x)
 
 
 @fault("all counters are 0")
 def _all_zeros(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
     x = 0 * t.counters[at]
-    return score(x), t.threshold[at], empty(x)
+    return score(x), t.threshold[at], *empty(t, at, x)
 
 
 @fault("counters of ten times the clicks")
 def _tenfold(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
     x = np.log1p(10 * np.expm1(t.counters[at]))
-    return score(x), t.threshold[at], empty(x)
+    return score(x), t.threshold[at], *empty(t, at, x)
 
 
 @fault("session counters are NULL, filled with the mean")
 def _null(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
     x = t.counters[at].copy()
-    x[:, [2, 3]] = 0
-    nothing = empty(x)
-    x[:, [2, 3]] = t.counters[t.hour < 24 * 14][:, [2, 3]].mean(axis=0)
-    return score(x), t.threshold[at], nothing
+    x[:, SESSIONS] = 0
+    nothing, null = empty(t, at, x)
+    x[:, SESSIONS] = t.counters[t.hour < 24 * 14][:, SESSIONS].mean(axis=0)
+    return score(x), t.threshold[at], nothing, null + len(SESSIONS)
 
 
 @fault("scores are inverted")
 def _inverted(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
-    return 1 - t.score[at], t.threshold[at], empty(t.counters[at])
+    return 1 - t.score[at], t.threshold[at], *empty(t, at, t.counters[at])
 
 
 @fault("all scores are the same")
 def _constant(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
-    return np.full(at.sum(), 0.5), t.threshold[at], empty(t.counters[at])
+    return np.full(at.sum(), 0.5), t.threshold[at], *empty(t, at, t.counters[at])
 
 
 @fault("all thresholds are a tenth")
 def _low(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
-    return t.score[at], t.threshold[at] / 10, empty(t.counters[at])
+    return t.score[at], t.threshold[at] / 10, *empty(t, at, t.counters[at])
 
 
 @fault("threshold of mobile/guest is a tenth")
 def _low_slice(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
     mobile = np.array([name.startswith("mobile/guest") for name in t.names])[t.slice[at]]
-    return t.score[at], np.where(mobile, t.threshold[at] / 10, t.threshold[at]), empty(t.counters[at])
+    return t.score[at], np.where(mobile, t.threshold[at] / 10, t.threshold[at]), *empty(t, at, t.counters[at])
 
 
 @fault("all thresholds are 1")
 def _high(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
-    return t.score[at], np.ones(at.sum()), empty(t.counters[at])
+    return t.score[at], np.ones(at.sum()), *empty(t, at, t.counters[at])
 
 
 @fault("trained without purchases: five times the budget of false positives")
 def _loose(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
-    return t.score[at], thresholds(t, 0.075)[at], empty(t.counters[at])
+    return t.score[at], thresholds(t, 0.075)[at], *empty(t, at, t.counters[at])
 
 
-def hours(t: Traffic, at: np.ndarray, score: np.ndarray, threshold: np.ndarray, nothing: np.ndarray) -> pd.DataFrame:
+def hours(t: Traffic, at: np.ndarray, score: np.ndarray, threshold: np.ndarray, nothing: np.ndarray, null: np.ndarray) -> pd.DataFrame:
     """Hours as `metrics.by_hour` gives them, of the clicks at `at`."""
     invalid = (score > threshold) | t.filtered[at]
     signs = {
@@ -225,7 +229,7 @@ def hours(t: Traffic, at: np.ndarray, score: np.ndarray, threshold: np.ndarray, 
     signs |= {f"{name}_invalid": signs[name] & invalid for name in with_invalid} | {"invalid": invalid}
     cell, size = t.hour[at] * len(t.names) + t.slice[at], len(t.names)
     cells, inverse = np.unique(cell, return_inverse=True)
-    sums = {**signs, EMPTY: 1000 * nothing / FEATURES}
+    sums = {**signs, EMPTY: 1000 * nothing / FEATURES, NULLS: 1000 * null / FEATURES}
     table = pd.DataFrame({name: np.bincount(inverse, weights=values) for name, values in sums.items()})
     table["time"] = pd.Timestamp(START) + pd.to_timedelta(cells // size, unit="h")
     table["report_slice"] = np.array(t.names)[cells % size]
@@ -293,7 +297,7 @@ def bench(seed: int, per_day: int, *more: Incident) -> Bench:
     traffic.threshold = thresholds(traffic)
     whole = np.ones(len(traffic.hour), dtype=bool)
     conf = config.load(config.shipped("local.yaml")).monitoring
-    return Bench(traffic, score, hours(traffic, whole, traffic.score, traffic.threshold, empty(traffic.counters)), conf)
+    return Bench(traffic, score, hours(traffic, whole, traffic.score, traffic.threshold, *empty(traffic, whole, traffic.counters)), conf)
 
 
 def alarms(judged: pd.DataFrame, verdict: str) -> pd.DataFrame:

@@ -83,7 +83,8 @@ def loop_decisions(rows: pa.Table, bundle: Bundle) -> pa.Table:
     named = pc.binary_join_element_wise(rows["device"], login, "/")
     found = {name: rows[name] for name in COPIED}
     found |= {"slice": named, "report_slice": pc.binary_join_element_wise(named, rows["marketplace"], "/")}
-    found |= {"score": pa.array(scores), scoring.EMPTY: pa.array(scoring.empty_permille(x_BF)), "is_invalid": pa.array(high)}
+    found |= {"score": pa.array(scores), "is_invalid": pa.array(high)}
+    found |= {name: pa.array(permille) for name, permille in scoring.nothing(x_BF).items()}
     found |= {name: pa.array(column, pa.string()) for name, column in zip(scoring.REASONS, texts.T, strict=True)}
     constant = {"threshold": bundle.default_threshold, "basis": "unseen_slice", "model_version": "1", "spec_id": "s", "run_id": "r"}
     found |= {name: pa.repeat(value, len(rows)) for name, value in constant.items()}
