@@ -121,9 +121,9 @@ def test_spark_settles_every_click_of_these_stacks_alike(histories: list[History
     assert {row["basis"] for row in rows if row["replay_id"]} == {"replay"}
 
 
-COLUMNS = "click_id string, is_invalid boolean, slice string, score double, empty_permille int, null_permille int, threshold double, ivt_class string, "
-COLUMNS += "basis string, reason_class string, reason_1 string, reason_2 string, reason_3 string, model_version string, spec_id string, "
-COLUMNS += "replay_id string"
+COLUMNS = "click_id string, is_invalid boolean, slice string, score double, empty_permille int, null_permille int, threshold double, "
+COLUMNS += "ivt_class string, basis string, reason_class string, reason_1 string, reason_2 string, reason_3 string, "
+COLUMNS += "model_version string, spec_id string, replay_id string"
 
 
 def state(invalid: bool, basis: str, replay_id: str | None) -> tuple[Any, ...]:
