@@ -16,7 +16,6 @@ from slidr.ingest.sessions import gap_sessions
 from slidr.ingest.sources import TableMap, Target
 from slidr.ingest.summary import ALREADY, MERGED, NEW, REJECT
 from slidr.lake import Lake, in_days
-from slidr.scoring import NOTHING
 from slidr.slices import report_slice
 from slidr.tables import CLICKS, DECISIONS, ERASED
 
@@ -182,6 +181,8 @@ def _of_live_system(rows: DataFrame) -> DataFrame:
             "ivt_class": F.when(free, "givt").when(F.col("is_invalid"), "sivt"),
             "basis": F.when(free, "upstream").otherwise("external"),
             "threshold": F.when(~free, F.col("threshold")),
-            **dict.fromkeys(NOTHING, F.lit(None).cast("int")),  # what the live system knew is not known
+            # What the live system knew is not known.
+            "empty_permille": F.lit(None).cast("int"),
+            "null_permille": F.lit(None).cast("int"),
         }
     )
