@@ -165,7 +165,7 @@ def never_decided_replay(world: World) -> None:
     assert world.rows(tables.CORRECTIONS) == current.where("is_invalid").count() > 0
     assert [row["state"] for row in world.ok("replay", "list")["replays"]] == ["applied", "applied"]
     events = [row["event"] for row in world.ok("replay", "show", plan["plan_id"])["events"]]
-    assert events == ["plan", "approve", "apply", "publish", "applied"]
+    assert events == ["plan", "approve", "apply", "publish", "renew", "applied"]
     taking = world.ok("replay", "revert", plan["plan_id"], "--override", "test")
     world.ok("replay", "apply", taking["plan_id"])
     assert current.count() == 0

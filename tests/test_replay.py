@@ -203,7 +203,7 @@ def test_killed_after_every_step_ends_like_an_undisturbed_run(
     # Nothing was written twice, not even with the same content.
     assert versions_of(planned_world, *worlds.PUBLISHED) == versions_of(smooth, *worlds.PUBLISHED)
     events = [event.name for event in audit.read(planned_world).of(plan_id)]
-    begun = ["plan", "apply", "interrupt", "resume", "interrupt", "resume", "publish", "interrupt"]
+    begun = ["plan", "apply", "interrupt", "resume", "interrupt", "resume", "publish", "renew", "interrupt"]
     assert events == [*begun, "resume", "interrupt", "resume", "interrupt", "resume", "applied"]
     commits = versions_of(planned_world, *worlds.PUBLISHED, REPLAYS)
     again = apply.apply_plan(planned_world, plan_id=plan_id, version=version("2", "revoked"), now=NOW, who=ANN)
@@ -504,5 +504,5 @@ def test_in_chunks_it_is_the_same_plan_and_a_killed_one_goes_on(
     apply.apply_plan(world, plan_id=made.plan_id, version=version("2"), now=NOW, who=ANN, progress=Progress(said.append))
     assert world.read(REPLAY_DECISIONS).count() == 32
     names = [event.name for event in audit.read(world).of(made.plan_id)]
-    assert names == ["plan", "apply", *["renew"] * (len(edges) - 1), "publish", "applied"]
+    assert names == ["plan", "apply", *["renew"] * (len(edges) - 1), "publish", "renew", "applied"]
     assert any("recording decisions: 32 of 32 clicks" in line for line in said)
