@@ -34,7 +34,7 @@ from tests.frames import at, click, frame
 from tests.oracles_replay import naive_count, naive_invalid, naive_replay
 from tests.worlds import ANN, DAYS, END, FIRST, NOW, SECOND, SPEC, copy_of, request, rows_of, state, version, versions_of
 
-SLOW_MODES = [pytest.param(mode, marks=pytest.mark.slow) for mode in ("recompute-now", "rescore")]
+RECOMPUTE_NOW, RESCORE = (pytest.param(mode, marks=pytest.mark.slow) for mode in ("recompute-now", "rescore"))
 READ = (CLICKS, features_table(SPEC), LABELS, DECISIONS, REPLAY_DECISIONS, CORRECTIONS, CURRENT_DECISIONS)
 
 
@@ -254,7 +254,7 @@ def test_stale_plans_are_refused_and_other_days_do_not_matter(
     assert planned_world.read(CORRECTIONS).isEmpty()
 
 
-@pytest.mark.parametrize("mode", ["recompute", *SLOW_MODES])
+@pytest.mark.parametrize("mode", ["recompute", RECOMPUTE_NOW, RESCORE])
 def test_late_clicks_of_the_look_back_make_plans_stale_that_count_anew(world: Lake, loose: Config, mode: str) -> None:
     """They lie before the window and outside of the filter, and change its counters all the same."""
     half_past = SECOND + timedelta(hours=10, minutes=30)
@@ -422,7 +422,7 @@ def test_of_many_clicks_a_sample_is_compared(world: Lake, loose: Config, monkeyp
     assert compare.sampled(ids, 6).count() == ids.count()
 
 
-@pytest.mark.parametrize("mode", ["recompute", SLOW_MODES[1]])
+@pytest.mark.parametrize("mode", ["recompute", RESCORE])
 def test_a_slice_on_a_feature_is_named_by_the_features_that_the_replay_decides_by(world: Lake, loose: Config, mode: str) -> None:
     """The store holds too low counts: `rescore` takes them for scores and slices, `recompute` takes neither."""
     table, made_clicks = features_table(SPEC), worlds.made_clicks()

@@ -45,17 +45,20 @@ def pin(*, request: Request, version: Version, conf: Config, versions: dict[str,
         "spec_id": bundle.spec.spec_id,
         "thresholds": dict(sorted(bundle.thresholds.items())),
         "default_threshold": bundle.default_threshold,
-        "guardrails": bounds_hash(conf),
-        "approval_above_micros": conf.replay.approval_above_micros,
+        **bounds(conf),
         "tables": versions,
         **seen,
     }
 
 
-def bounds_hash(conf: Config) -> str:
-    """Of the settings that decide what a plan says, beside the version: also zones, which features and billing months follow."""
+def bounds(conf: Config) -> dict[str, Any]:
+    """The money above which a plan needs an approval, and a hash of the settings that decide what a plan says, beside the version: also
+    zones, which features and billing months follow."""
     said = f"{conf.replay.model_dump_json()}:{conf.guardrails.late_minutes}:{sorted(conf.marketplaces.items())}"
-    return hashlib.sha256(said.encode()).hexdigest()[:12]
+    return {
+        "guardrails": hashlib.sha256(said.encode()).hexdigest()[:12],
+        "approval_above_micros": conf.replay.approval_above_micros,
+    }
 
 
 @dataclass(frozen=True)

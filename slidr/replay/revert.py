@@ -74,8 +74,7 @@ def _pinned(origin: Plan, replay_id: str, order: list[str], conf: Config, versio
         "reverts": replay_id,
         "clicks_of": origin.plan_id,
         "in_effect": order,
-        "guardrails": pins.bounds_hash(conf),
-        "approval_above_micros": conf.replay.approval_above_micros,
+        **pins.bounds(conf),
         "tables": versions,
         **seen,
     }

@@ -7,12 +7,14 @@ counts of all engines are checked to be equal.
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -21,8 +23,10 @@ from rich.table import Table
 
 from slidr import config, data_files, session
 from slidr.buckets import numbered
+from slidr.data_files import Files
 from slidr.features import counters, kernel
-from slidr.features.reading import Reading
+from slidr.features.cargo import name_of, routed, unpacked
+from slidr.features.reading import ROWS_AT_A_TIME, Reading
 from slidr.features.spec import FeatureSpec, micros
 from slidr.lake import Lake
 from slidr.pyworker import light
@@ -53,11 +57,39 @@ def built(lake: Lake, spec: FeatureSpec, known: Known = "now", start: date = STA
     return counters.build(lake.spark, data_files.of(lake, CLICKS), spec=spec, start=start, end=END, known=known, zones=CONF.marketplaces)
 
 
-def read(lake: Lake, spec: FeatureSpec) -> DataFrame:
-    """What the tasks that read the clicks hand on to the first counting ones: all that a keyed copy of the clicks would spare."""
-    clicks, stage = data_files.of(lake, CLICKS), counters.plan(spec, known="now", tasks=4)[0]
-    reading = Reading(clicks, stage.layout, counters.families(spec)[0][0], (START, END), dict(CONF.marketplaces), stage.buckets)
-    return numbered(lake.spark, len(clicks.files)).mapInArrow(light(reading.run), counters.PACKED)
+def read(reading: Reading) -> DataFrame:
+    """What the tasks that read the clicks hand on to the first counting ones."""
+    return _by_file(reading.clicks, reading.run)
+
+
+def _by_file(clicks: Files, run: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]) -> DataFrame:
+    return numbered(SparkSession.active(), len(clicks.files)).mapInArrow(light(run), counters.PACKED)
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A narrow keyed copy of the clicks beside them: hashes and times, cut and hashed once, one file for each of theirs."""
+
+    reading: Reading
+    folder: Path
+
+    def write(self) -> None:
+        everything = replace(self.reading, buckets=(0,))
+        for number in range(len(self.reading.clicks.files)):
+            [numbers] = pa.table({"number": [number]}).to_batches()
+            rows = pa.concat_arrays([batch["rows"] for batch in everything.run([numbers])])
+            ids, records = unpacked(rows, self.reading.layout)
+            columns = {name: np.ascontiguousarray(records[name]) for name in self.reading.layout.names}
+            pq.write_table(pa.table({"click_id": ids, **columns}), self.folder / f"{number}.parquet", compression="zstd")
+
+    def run(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """As `Reading.run`, of the copy."""
+        for number in (number for batch in batches for number in batch.column("number").to_pylist()):
+            for rows in pq.ParquetFile(self.folder / f"{number}.parquet").iter_batches(ROWS_AT_A_TIME, use_threads=False):
+                records = np.empty(rows.num_rows, dtype=self.reading.layout.dtype)
+                for name in self.reading.layout.names:
+                    records[name] = rows[name].to_numpy()
+                yield routed(rows["click_id"], records, name_of(self.reading.exchange), self.reading.buckets)
 
 
 def sums(df: DataFrame) -> list[int]:
@@ -201,11 +233,21 @@ class Bench:
         built(lake, CONF.spec, known).write.format("noop").mode("overwrite").save()
 
     def day(self, rows: int) -> None:
-        """The last of the days with all before it as its look-back, the reading of these clicks alone, and all days."""
+        """The last of the days with all before it as its look-back; of that the reading of the clicks, beside the reading of a narrow
+        keyed copy of them; and all days."""
         lake, last = self.world(rows, 0.1)[0], END - timedelta(days=1)
+        stage = counters.plan(CONF.spec, known="now", tasks=4)[0]
+        clicks, exchange = data_files.of(lake, CLICKS), counters.families(CONF.spec)[0][0]
+        reading = Reading(clicks, stage.layout, exchange, (last, END), dict(CONF.marketplaces), stage.buckets)
+        copy = Keyed(reading, self.root / f"keyed-{rows}")
+        copy.folder.mkdir()
+        copy.write()
+        sizes = (sum(file.stat().st_size for file in Path(path).rglob("*.parquet")) / rows for path in (lake.path(CLICKS), copy.folder))
+        self.console.print("bytes of a click: {:.0f}, of its keyed copy: {:.0f}".format(*sizes))
         frames = {
             "one day and its look-back": lambda: built(lake, CONF.spec, start=last),
-            "reading alone": lambda: read(lake, CONF.spec),
+            "reading alone": lambda: read(reading),
+            "reading a keyed copy": lambda: _by_file(clicks, copy.run),
             "all days": lambda: built(lake, CONF.spec),
         }
         ways = {name: lambda made=made: made().write.format("noop").mode("overwrite").save() for name, made in frames.items()}

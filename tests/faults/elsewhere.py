@@ -87,6 +87,11 @@ ELSEWHERE: dict[str, Row] = {
     "tests/test_replay_job.py::test_first_decisions_right_before_the_point_of_no_return_make_the_plan_stale": Row(
         "first decisions between a replay's last look and its point of no return", "exit 5, nothing published", "refused"
     ),
+    "tests/test_replay_job.py::test_who_resumes_a_run_that_died_before_its_second_look_looks": Row(
+        "a replay killed between its point of no return and its second look, first decisions meanwhile",
+        "whoever resumes it looks again: exit 5, nothing published",
+        "refused",
+    ),
     "tests/test_replay_job.py::test_rows_that_are_lost_while_half_published_are_made_again": Row(
         "a plan's rows lost while it is half published", "resume makes them again: tables as undisturbed", "survived"
     ),
