@@ -67,7 +67,7 @@ def monitor(job: Job, start: From, end: To, act: Act = False) -> Outcome:
     publish(job, seen)
     shown = {
         "Not ok in the window": _rows(monitoring.reasons(seen.judged)),
-        "The last hour": _rows(seen.newest[seen.newest["place"] == TOTAL]),
+        "The last hour": _rows(seen.newest[seen.newest["place"] == TOTAL].drop(columns=["time", "place"])),
     }
     by_hour = monitoring.by_hour(seen.judged)["verdict"].value_counts()
     summary = {
@@ -83,8 +83,8 @@ def monitor(job: Job, start: From, end: To, act: Act = False) -> Outcome:
 
 
 def measure(job: Job, days: Sequence[date], start: datetime, end: datetime) -> None:
-    """Metrics of these days anew, with the purchases that are known by now, and of those days that [start, end) is compared with about
-    which something was decided, corrected or labelled since they were measured."""
+    """Metrics of these days anew, with the purchases that are known by now, and of those days that [start, end) is compared with that
+    were never measured, or about which something was decided, corrected or labelled since."""
     conf, days = job.conf.labels, sorted({*days, *monitoring.stale(job.lake, compared(job, start, end))})
     clicks = job.lake.read(CLICKS, labelling.days_of_clicks(days, conf))
     # Purchases are looked for up to a day after a click.
@@ -179,7 +179,7 @@ def _told(rows: pd.DataFrame) -> str:
 
 def _rows(table: pd.DataFrame) -> Cells:
     cells = table.head(SHOWN).astype(object).where(table.head(SHOWN).notna(), None)
-    return [{**row, "time": str(row["time"])} for row in cells.to_dict("records")]
+    return [{name: str(value) if name == "time" else value for name, value in row.items()} for row in cells.to_dict("records")]
 
 
 def _counted(hours: "pd.Series[int]") -> str:

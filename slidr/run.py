@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 from pyspark.sql import SparkSession
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -32,6 +33,7 @@ from slidr.replay.audit import claimed_actor
 
 Cells = Sequence[Mapping[str, Any]]
 INTERRUPTED, TERMINATED, BROKEN = 130, 143, 1
+UNBOUNDED = 10_000  # columns: what is no terminal has no right edge, so that a table takes the width that it needs
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def _show(outcome: Outcome, message: str | None, job: Job, as_json: bool) -> Non
     if outcome.raw is not None:
         sys.stdout.write(outcome.raw)
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else UNBOUNDED)
     for title, cells in outcome.shown.items():
         console.print(_rich_table(title, cells))
     if outcome.said:
@@ -231,7 +233,7 @@ def _escaped(text: str) -> str:
 
 
 def _rich_table(title: str, cells: Cells) -> RichTable:
-    table = RichTable(title=title, title_justify="left")
+    table = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in cells[0] if cells else ["nothing"]:
         table.add_column(_escaped(str(name)), overflow="fold")
     for row in cells:

@@ -66,9 +66,9 @@ def test_csv_is_what_a_csv_reader_reads(shell: Shell) -> None:
 def test_a_terminal_shows_the_first_rows_and_programs_get_all(shell: Shell) -> None:
     many = "SELECT unnest(range(150)) AS n"
     shown = shell.run("sql", many).stdout
-    assert ("│ 99 " in shown, "│ 100 " in shown) == (True, False)
+    assert ("99" in shown.split(), "100" in shown.split()) == (True, False)
     assert "First 100 rows; --limit shows more." in shown
-    assert "│ 149 │" in shell.run("sql", many, "--limit", "150").stdout
+    assert "149" in shell.run("sql", many, "--limit", "150").stdout.split()
     assert shell.json("sql", many)["count"] == len(shell.json("sql", many)["rows"]) == 150
     assert len(shell.run("sql", many, "--csv").stdout.splitlines()) == 151
     assert [row["n"] for row in shell.json("sql", many, "--limit", "2")["rows"]] == [0, 1]

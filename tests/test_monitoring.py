@@ -177,11 +177,13 @@ def test_days_are_stale_once_something_is_said_of_them(lake: Lake, spark: SparkS
     days = [DAY.date(), DAY.date() + timedelta(days=1), DAY.date() + timedelta(days=2)]
     rows = [decision("a", DAY), decision("b", DAY + timedelta(days=1)), decision("c", DAY + timedelta(days=2))]
     lake.append(frame(spark, CURRENT_DECISIONS, rows), CURRENT_DECISIONS)
-    assert monitoring.stale(lake, days) == []  # nothing was measured
+    assert monitoring.stale(lake, [*days, DAY.date() + timedelta(days=3)]) == days  # nothing was measured, nothing decided on the last one
     lake.create(LABELS)
     monitoring.update(lake, days[:2], bought(spark), now=DAY + timedelta(days=3), heavy=conf.labels)
+    assert monitoring.stale(lake, days) == days[2:]
+    monitoring.update(lake, days[2:], bought(spark), now=DAY + timedelta(days=3), heavy=conf.labels)
     assert monitoring.stale(lake, days) == []
-    lake.append(frame(spark, LABELS, [label("a"), label("c") | {"click_date": days[2]}]), LABELS)
+    lake.append(frame(spark, LABELS, [label("a")]), LABELS)
     assert monitoring.stale(lake, days) == days[:1]
     lake.append(frame(spark, CURRENT_DECISIONS, [decision("late", DAY + timedelta(days=1, hours=1))]), CURRENT_DECISIONS)
     assert monitoring.stale(lake, days) == days[:2]

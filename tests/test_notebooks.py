@@ -65,6 +65,11 @@ def last(notebook: nbformat.NotebookNode) -> str:
     return str(notebook.cells[-1].outputs[-1]["data"]["text/plain"])
 
 
+def texts(notebook: nbformat.NotebookNode) -> list[str]:
+    """What its cells show as pages."""
+    return [str(output.get("data", {}).get("text/html", "")) for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
 def test_every_notebook_is_run_here() -> None:
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(PICTURES) == {*LAST, *STORY}
 
@@ -116,7 +121,9 @@ def test_the_first_hour_and_an_incident(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "conf.yaml").write_text(config.to_yaml(conf.model_dump(mode="json")))
     monkeypatch.setenv("SLIDR_CLICKS", "60000")
     monkeypatch.setenv("SLIDR_CONF", str(tmp_path / "conf.yaml"))
-    for name in STORY:
-        assert int(last(run(name))) > 0
+    shown = [run(name) for name in STORY]
+    assert all(int(last(notebook)) > 0 for notebook in shown)
+    alarms = [text for text in texts(shown[1]) if "Verdict at" in text]
+    assert ["Verdict at 2025-03-23 00:00Z: roll back" in text for text in alarms] == [True]
     corrected = {row["new_model_version"] for row in direct.read(Place(str(tmp_path / "lake")), tables.CORRECTIONS).rows}
     assert corrected == {"1"}

@@ -111,10 +111,10 @@ def update(lake: Lake, days: Sequence[date], bought: DataFrame, *, now: datetime
 
 
 def stale(lake: Lake, days: Sequence[date]) -> list[date]:
-    """Those of these days whose metrics are older than a decision, a correction or a label of them."""
-    measured = _written(lake, SLICE_METRICS, days)
-    newer = [_written(lake, table, days) for table in (CURRENT_DECISIONS, LABELS)]
-    return sorted(day for day, time in measured.items() if any(made.get(day, time) > time for made in newer))
+    """Those of these days that were decided and never measured, or whose metrics are older than a decision, a correction or a label."""
+    measured, decided, labelled = (_written(lake, table, days) for table in (SLICE_METRICS, CURRENT_DECISIONS, LABELS))
+    newest = {day: max(time, labelled.get(day, time)) for day, time in decided.items()}
+    return sorted(day for day, time in newest.items() if day not in measured or time > measured[day])
 
 
 def _written(lake: Lake, table: Table, days: Sequence[date]) -> dict[date, datetime]:
