@@ -26,8 +26,9 @@ from slidr.lake import Lake
 from slidr.learning.clicks import pick
 from slidr.options import From, To, whole_days
 from slidr.progress import clock
-from slidr.run import Job, Outcome, folder, together
+from slidr.run import Job, Outcome, folder
 from slidr.tables import CLICKS, CURRENT_DECISIONS, DECISIONS, LABELS, PURCHASES, REJECTS, features_table
+from slidr.threads import together
 
 Variants = Annotated[
     list[str] | None,

@@ -14,8 +14,9 @@ from slidr import monitoring
 from slidr.days import days_between, midnight
 from slidr.errors import DONE, GuardrailError, ModelRefusedError, NothingToDoError
 from slidr.options import parse_day
-from slidr.run import Cells, Job, Outcome, together
+from slidr.run import Cells, Job, Outcome
 from slidr.tables import CLICKS, LABELS, Table
+from slidr.threads import together
 
 LEFT = ("suspect", "revoked")  # states of versions that somebody has taken back
 Day = Annotated[str, typer.Option("--date", help="Logical date D: features and decisions of D, labels of D - delay; now is the end of D.")]

@@ -14,9 +14,10 @@ from slidr import config
 from slidr.days import days_between, midnight
 from slidr.errors import UsageError
 from slidr.folders import private
-from slidr.run import Job, Outcome, together
+from slidr.run import Job, Outcome
 from slidr.simulator.evaluation import judge, read_truth
 from slidr.tables import CURRENT_DECISIONS, SLICE_METRICS
+from slidr.threads import together
 
 Folder = Annotated[Path, typer.Option("--folder", help="Folder of its own; an earlier demo there is replaced.")]
 Clicks = Annotated[int, typer.Option("--clicks", min=100_000, help="How many clicks of four weeks.")]

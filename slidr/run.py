@@ -7,7 +7,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property
@@ -249,16 +248,6 @@ def _text(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
-
-
-def together(*actions: Callable[[], Any]) -> list[Any]:
-    """Results of actions that do not depend on each other, run at once: planning a query keeps one core busy, not all.
-
-    All of them are waited for; the first error, in the order given, is raised then.
-    """
-    with ThreadPoolExecutor(max_workers=len(actions)) as pool:
-        running = [pool.submit(action) for action in actions]
-    return [action.result() for action in running]
 
 
 def folder(job: Job, *parts: str) -> Path:

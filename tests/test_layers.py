@@ -50,6 +50,7 @@ VALUES = {
     "redaction",
     "folders",
     "contract",
+    "threads",
 }
 HOMES = {
     "mlflow": {"slidr/registry/store.py"},

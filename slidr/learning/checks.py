@@ -6,7 +6,8 @@ from pyspark.sql import DataFrame
 
 from slidr import evaluation, guardrails
 from slidr.learning.clicks import Days
-from slidr.run import Job, together
+from slidr.run import Job
+from slidr.threads import together
 from slidr.version import Version
 
 

@@ -15,6 +15,7 @@ from slidr.replay import numbers, outcomes
 from slidr.replay.audit import Plan, canonical, id_of
 from slidr.replay.horizon import closing
 from slidr.replay.request import Request
+from slidr.threads import together
 
 
 class Stopped(GuardrailError):
@@ -45,10 +46,13 @@ def measured(
     extra: dict[str, Any],
 ) -> tuple[Plan, list[guardrails.Check]]:
     """The plan with its numbers, from its rows, and the checks, which stop nothing yet; `extra` are more details."""
-    cells = numbers.cells(planned)
-    counts = numbers.counts(cells)
-    money = numbers.money(cells, numbers.largest_advertisers(planned))
-    hours = numbers.window_hours(planned, numbers.labels_of(lake, request, pinned["tables"]))
+    cells, advertisers, hours, around = together(
+        lambda: numbers.cells(planned),
+        lambda: numbers.largest_advertisers(planned),
+        lambda: numbers.window_hours(planned, numbers.labels_of(lake, request, pinned["tables"])),
+        lambda: numbers.hours_around(lake, request, planned, pinned["tables"]),
+    )
+    counts, money = numbers.counts(cells), numbers.money(cells, advertisers)
     found = numbers.for_guardrails(counts, money, hours, outcomes.CORRECTED)
     checks = guardrails.check_replay(**found, since_close=_days_since_close(cells, now, conf.replay), bounds=conf.replay)
     details = {
@@ -56,7 +60,7 @@ def measured(
         "checks": [_plain(check) for check in checks],
         "override": override,
         "window_hours": hours,
-        "hours": numbers.hours_around(lake, request, planned, pinned["tables"]),
+        "hours": around,
         "features": None,
         **extra,
     }

@@ -161,6 +161,13 @@ def _zeros(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
     return score(x), t.threshold[at], *empty(t, at, x)
 
 
+@fault("user and address counters are halved")
+def _halved(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
+    x = t.counters[at].copy()
+    x[:, [0, 1, *USERS]] = np.log1p(np.expm1(x[:, [0, 1, *USERS]]).round() // 2)
+    return score(x), t.threshold[at], *empty(t, at, x)
+
+
 @fault("all counters are 0")
 def _all_zeros(t: Traffic, score: Callable, at: np.ndarray) -> Scored:
     x = 0 * t.counters[at]

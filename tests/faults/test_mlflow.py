@@ -16,7 +16,7 @@ from slidr.config import RegistryConf
 from slidr.errors import SetupError
 from slidr.registry import database, fold
 from slidr.registry.store import Store
-from slidr.run import together
+from slidr.threads import together
 from tests.commands import World
 from tests.faults.processes import ROOT
 from tests.faults.shop import WINDOW, one_line, refused

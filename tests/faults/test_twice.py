@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from slidr import direct, tables
 from slidr.lake import Lake
-from slidr.run import together
+from slidr.threads import together
 from tests.commands import World
 from tests.faults.processes import copy_of, process
 from tests.faults.shop import EXIT, contents, one_line, settings, steps
