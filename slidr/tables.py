@@ -409,7 +409,9 @@ cost_micros          bigint?  price of the clicks in micro-units; NULL where non
 invalid_cost_micros  bigint?  price of the invalid clicks
 scored               bigint?  clicks with a score
 score_to_20          bigint?  of these, clicks with a score of at most 0.20
+score_to_40          bigint?  of these, clicks with a score of at most 0.40
 score_to_50          bigint?  of these, clicks with a score of at most 0.50
+score_to_60          bigint?  of these, clicks with a score of at most 0.60
 score_to_80          bigint?  of these, clicks with a score of at most 0.80
 score_to_95          bigint?  of these, clicks with a score of at most 0.95
 featured             bigint?  of these, clicks whose features are known to be empty or not

@@ -50,7 +50,7 @@ def label(click_id: str, **given: Any) -> dict[str, Any]:
     return {**base, "is_human": False, "label_reason": "none", "is_purchase": False, "in_heavy_session": False, **given}
 
 
-SCORED = dict.fromkeys(("scored", "featured", *(f"score_to_{edge}" for edge in (20, 50, 80, 95))))
+SCORED = dict.fromkeys(("scored", "featured", *(f"score_to_{edge}" for edge in (20, 40, 50, 60, 80, 95))))
 YOUNG = {"bought_24h": None, "bought_24h_invalid": None}  # an hour that is not a day old
 AGES = [name for age in (1, 6, 24) for name in (f"bought_{age}h", f"bought_{age}h_invalid")]
 
@@ -110,6 +110,7 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
             invalid_cost_micros=100,
             scored=2,  # the score of a is version 2's
             score_to_50=1,
+            score_to_60=1,
             score_to_80=1,
             score_to_95=2,
             featured=2,
@@ -132,6 +133,7 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
             invalid_cost_micros=100,
             scored=2,
             score_to_50=1,
+            score_to_60=1,
             score_to_80=1,
             score_to_95=2,
             featured=2,

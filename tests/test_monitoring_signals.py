@@ -11,6 +11,7 @@ import pytest
 from slidr import monitoring
 from slidr.config import Config, MonitoringConf
 from slidr.monitoring import grid, prometheus
+from slidr.monitoring.metrics import SCORES
 from slidr.monitoring.signals import LABEL_OUTAGE
 
 START = pd.Timestamp("2026-03-02")
@@ -29,7 +30,7 @@ def made(weeks: int = WEEKS) -> tuple[pd.DataFrame, pd.DataFrame]:
     table["clicks"] = rng.poisson(usual)
     table["invalid"] = rng.binomial(table["clicks"], 0.1)
     table["scored"] = table["featured"] = table["clicks"]
-    for edge, share in ((20, 0.5), (50, 0.7), (80, 0.8), (95, 0.9)):
+    for edge, share in ((20, 0.5), (40, 0.65), (50, 0.7), (60, 0.75), (80, 0.8), (95, 0.9)):
         table[f"score_to_{edge}"] = np.round(table["clicks"] * share)
     table["empty_permille"] = np.round(table["clicks"] * rng.normal(300, 10, len(table)))
     table["null_permille"] = np.round(table["clicks"] * rng.normal(100, 5, len(table)))
@@ -76,7 +77,7 @@ def nothing_caught(hours: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores_collapse(hours: pd.DataFrame) -> pd.DataFrame:
-    return hours.assign(**{f"score_to_{edge}": hours["scored"] for edge in (20, 50, 80, 95)})
+    return hours.assign(**{f"score_to_{edge}": hours["scored"] for edge in SCORES})
 
 
 def session_counters_null(hours: pd.DataFrame) -> pd.DataFrame:

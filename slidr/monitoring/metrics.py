@@ -18,7 +18,7 @@ from slidr.tables import CURRENT_DECISIONS, LABELS, SLICE_METRICS, Table
 
 VIEWS = {"first": ("first_is_invalid", "first_model_version"), "published": ("is_invalid", "model_version")}
 AGES = (1, 6, 24)  # hours after the click at which its purchase is looked for
-SCORES = (20, 50, 80, 95)  # inner edges of the score distribution, in hundredths
+SCORES = (20, 40, 50, 60, 80, 95)  # inner edges of the score distribution, in hundredths
 COUNTS = tuple(column.name for column in SLICE_METRICS.columns if column.type == "bigint" and "cost" not in column.name)
 KEYS = ("time", "report_slice", "model_version", "view")
 

@@ -266,7 +266,7 @@ def _scores(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: Monitor
         usual = grid.recent_median(earlier, conf.weeks)
         spread = grid.MAD_TO_SIGMA * grid.recent_median(np.abs(earlier - usual), conf.weeks)
         clicks = grid.median(grid.earlier(n_past, conf.weeks))[0]
-        sigmas = (moved - usual) / np.fmax(spread, 0.5 * np.sqrt(SLICES_CLICKS / n))
+        sigmas = (moved - usual) / np.fmax(spread, 0.7 * np.sqrt(SLICES_CLICKS / n))
         explained = np.abs(n - clicks) / np.maximum(n, clicks)
         bad = (moved - usual >= conf.max_score_shift) & (sigmas >= conf.min_sigmas)
         blame = bad & (moved - usual - explained >= conf.max_score_shift / 2)
