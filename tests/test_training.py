@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -249,8 +250,21 @@ def test_reading_prints_and_warns_nothing(tmp_path: Path) -> None:
         f"read = steps(load_manifest({manifest.folder!r}), (0,), batch_size=8, seed=1, epoch=0); "
         "print(sum(len(step[0][1]) for step in read))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # a fresh process: default filters
-    assert (done.stdout, done.stderr) == ("50\n", "")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)  # a fresh process: default filters
+    assert (done.returncode, done.stdout, done.stderr) == (0, "50\n", "")
+
+
+def test_python_opens_no_file_that_arrow_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = local_snapshot(tmp_path / "s", [30, 20])
+    opened, real = [], open
+
+    def spy(path: str | Path, *args: Any, **settings: Any) -> Any:
+        opened.append(Path(path).suffix)
+        return real(path, *args, **settings)
+
+    monkeypatch.setattr("builtins.open", spy)
+    assert len(epoch_rows(manifest, 0)) == 50
+    assert ".parquet" not in opened
 
 
 def test_many_epochs_read_every_row(tmp_path: Path) -> None:

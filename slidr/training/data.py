@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from petastorm import make_batch_reader
 from petastorm.etl import dataset_metadata
 from petastorm.reader import Reader
+from pyarrow.filesystem import LocalFileSystem
 from torch import Tensor
 
 from slidr.bundle import SMALLEST_STD, Preparation
@@ -37,6 +38,21 @@ def _no_schema(_pickled: bytes) -> NoReturn:
 
 # Petastorm unpickles a schema that it finds in `_common_metadata`, and what it allows there (builtins) runs anything; snapshots have none.
 dataset_metadata.depickle_legacy_package_name_compatible = _no_schema
+
+
+class _LocalFiles(LocalFileSystem):  # type: ignore[misc] # pyarrow has no types
+    """Petastorm's file system of local files, but the files it opens are Arrow's, not Python's.
+
+    Arrow's threads let go of a file after the rows are there. To let go of one of Python's they need the interpreter; a process that
+    ended meanwhile was aborted ("terminate called without an active exception").
+    """
+
+    def __init__(self) -> None:
+        pass  # the class that both pins share only warns there that it is deprecated
+
+    def open(self, path: str, mode: str = "rb") -> pa.NativeFile:
+        return pa.OSFile(path, mode)
+
 
 __all__ = ["Manifest", "feature_statistics", "load_manifest", "steps", "write_snapshot"]
 
@@ -160,6 +176,7 @@ def _reader(manifest: Manifest, lane: int, seed: int | None) -> Iterator[Reader]
             shuffle_rows=seed is not None,
             seed=seed,
             num_epochs=1,
+            filesystem=_LocalFiles(),
         )
     try:
         yield reader
