@@ -391,40 +391,49 @@ SLICE_METRICS = Table(
     grain=("click_date", "hour", "report_slice", "model_version", "currency", "view"),
     partitions=("click_date",),
     columns=_columns("""
-click_date           date     UTC day of the clicks
-hour                 int      UTC hour of click_time, 0 to 23
-report_slice         string   device/login/marketplace
-model_version        string   deciding version; empty where none decided
-currency             string   ISO 4217 code
-view                 string   first (first decisions) or published (after corrections)
-clicks               bigint   decided clicks
-invalid              bigint   invalid clicks
-purchasing           bigint?  purchasing clicks; NULL while the day has not matured
-purchasing_invalid   bigint?  invalid purchasing clicks; NULL while the day has not matured
-high_rfm             bigint?  clicks of high-RFM accounts without purchase; NULL while the day has not matured
-high_rfm_invalid     bigint?  invalid ones of these
-heavy                bigint?  clicks of heavy sessions; NULL while the day has not matured
-heavy_invalid        bigint?  invalid ones of these
-cost_micros          bigint?  price of the clicks in micro-units; NULL where none is known
-invalid_cost_micros  bigint?  price of the invalid clicks
-scored               bigint?  clicks with a score
-score_to_20          bigint?  of these, clicks with a score of at most 0.20
-score_to_40          bigint?  of these, clicks with a score of at most 0.40
-score_to_50          bigint?  of these, clicks with a score of at most 0.50
-score_to_60          bigint?  of these, clicks with a score of at most 0.60
-score_to_80          bigint?  of these, clicks with a score of at most 0.80
-score_to_95          bigint?  of these, clicks with a score of at most 0.95
-featured             bigint?  of these, clicks whose features are known to be empty or not
-empty_permille       bigint?  sum of the empty_permille of these
-null_permille        bigint?  sum of the null_permille of these
-heavy_now            bigint?  clicks with at least k others of their session in the hour up to them: known with the click
-heavy_now_invalid    bigint?  invalid ones of these
-bought_1h            bigint?  purchasing clicks whose purchase was known 1 h after the click; NULL before the hour is that old
-bought_1h_invalid    bigint?  invalid ones of these
-bought_6h            bigint?  the same, 6 h after the click
-bought_6h_invalid    bigint?  invalid ones of these
-bought_24h           bigint?  the same, 24 h after the click
-bought_24h_invalid   bigint?  invalid ones of these
+click_date            date     UTC day of the clicks
+hour                  int      UTC hour of click_time, 0 to 23
+report_slice          string   device/login/marketplace
+model_version         string   deciding version; empty where none decided
+currency              string   ISO 4217 code
+view                  string   first (first decisions) or published (after corrections)
+clicks                bigint   decided clicks
+invalid               bigint   invalid clicks
+purchasing            bigint?  purchasing clicks; NULL while the day has not matured
+purchasing_invalid    bigint?  invalid purchasing clicks; NULL while the day has not matured
+high_rfm              bigint?  clicks of high-RFM accounts without purchase; NULL while the day has not matured
+high_rfm_invalid      bigint?  invalid ones of these
+heavy                 bigint?  clicks of heavy sessions; NULL while the day has not matured
+heavy_invalid         bigint?  invalid ones of these
+cost_micros           bigint?  price of the clicks in micro-units; NULL where none is known
+invalid_cost_micros   bigint?  price of the invalid clicks
+scored                bigint?  clicks with a score
+scored_invalid        bigint?  invalid ones of these, but for what the upstream filter made free
+score_to_20           bigint?  of those with a score, clicks with one of at most 0.20
+score_to_20_invalid   bigint?  invalid ones of these, but for what the upstream filter made free
+score_to_40           bigint?  of those with a score, clicks with one of at most 0.40
+score_to_40_invalid   bigint?  invalid ones of these, but for what the upstream filter made free
+score_to_50           bigint?  of those with a score, clicks with one of at most 0.50
+score_to_50_invalid   bigint?  invalid ones of these, but for what the upstream filter made free
+score_to_60           bigint?  of those with a score, clicks with one of at most 0.60
+score_to_60_invalid   bigint?  invalid ones of these, but for what the upstream filter made free
+score_to_80           bigint?  of those with a score, clicks with one of at most 0.80
+score_to_80_invalid   bigint?  invalid ones of these, but for what the upstream filter made free
+score_to_95           bigint?  of those with a score, clicks with one of at most 0.95
+score_to_95_invalid   bigint?  invalid ones of these, but for what the upstream filter made free
+featured              bigint?  of those with a score, clicks whose features are known to be empty or not
+empty_permille        bigint?  sum of the empty_permille of these
+null_permille         bigint?  sum of the null_permille of these
+featured_to_50        bigint?  of these, clicks with a score of at most 0.50
+empty_permille_to_50  bigint?  sum of the empty_permille of these
+heavy_now             bigint?  clicks with at least k others of their session in the hour up to them: known with the click
+heavy_now_invalid     bigint?  invalid ones of these
+bought_1h             bigint?  purchasing clicks whose purchase was known 1 h after the click; NULL before the hour is that old
+bought_1h_invalid     bigint?  invalid ones of these
+bought_6h             bigint?  the same, 6 h after the click
+bought_6h_invalid     bigint?  invalid ones of these
+bought_24h            bigint?  the same, 24 h after the click
+bought_24h_invalid    bigint?  invalid ones of these
 """),
 )
 

@@ -50,7 +50,8 @@ def label(click_id: str, **given: Any) -> dict[str, Any]:
     return {**base, "is_human": False, "label_reason": "none", "is_purchase": False, "in_heavy_session": False, **given}
 
 
-SCORED = dict.fromkeys(("scored", "featured", *(f"score_to_{edge}" for edge in (20, 40, 50, 60, 80, 95))))
+PARTS = ("scored", *(f"score_to_{edge}" for edge in (20, 40, 50, 60, 80, 95)))
+SCORED = dict.fromkeys(("featured", "featured_to_50", *(f"{part}{suffix}" for part in PARTS for suffix in ("", "_invalid"))))
 YOUNG = {"bought_24h": None, "bought_24h_invalid": None}  # an hour that is not a day old
 AGES = [name for age in (1, 6, 24) for name in (f"bought_{age}h", f"bought_{age}h_invalid")]
 
@@ -64,6 +65,7 @@ def metric(hour: int, view: str, version: str, day_text: str = "2026-03-10", **g
         **counts,
         "empty_permille": None,
         "null_permille": None,
+        "empty_permille_to_50": None,
         "cost_micros": 0,
         "invalid_cost_micros": 0,
         **given,
@@ -113,9 +115,13 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
             score_to_60=1,
             score_to_80=1,
             score_to_95=2,
+            scored_invalid=1,
+            score_to_95_invalid=1,
             featured=2,
             empty_permille=400,
             null_permille=200,
+            featured_to_50=1,
+            empty_permille_to_50=100,
             bought_1h=1,
             bought_6h=1,
             bought_24h=2,
@@ -136,9 +142,13 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
             score_to_60=1,
             score_to_80=1,
             score_to_95=2,
+            scored_invalid=1,
+            score_to_95_invalid=1,
             featured=2,
             empty_permille=400,
             null_permille=200,
+            featured_to_50=1,
+            empty_permille_to_50=100,
             bought_24h=1,
             bought_24h_invalid=1,
         ),
@@ -155,6 +165,7 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
             cost_micros=100,
             invalid_cost_micros=100,
             scored=1,
+            scored_invalid=1,
             featured=1,
             empty_permille=900,
             null_permille=50,
@@ -173,6 +184,16 @@ def test_metrics_of_both_views(lake: Lake, spark: SparkSession, conf: Config) ->
     for _ in range(2):  # a second run replaces what the first wrote
         monitoring.update(lake, days, orders, now=now, heavy=conf.labels)
         assert_df_equality(lake.read(SLICE_METRICS), frame(spark, SLICE_METRICS, expected), ignore_row_order=True, ignore_nullable=True)
+
+
+def test_what_the_upstream_filter_made_free_is_not_decided_by_score(lake: Lake, spark: SparkSession, conf: Config) -> None:
+    given = {"is_invalid": True, "first_is_invalid": True, "score": 0.3}
+    rows = [decision("a", DAY, ivt_class="givt", basis="upstream", **given), decision("b", DAY, ivt_class="sivt", **given)]
+    lake.append(frame(spark, CURRENT_DECISIONS, rows), CURRENT_DECISIONS)
+    lake.append(frame(spark, LABELS, []), LABELS)
+    monitoring.update(lake, [DAY.date()], bought(spark), now=DAY + timedelta(days=2), heavy=conf.labels)
+    names = ("invalid", "scored", "scored_invalid", "score_to_20_invalid", "score_to_40", "score_to_40_invalid")
+    assert [tuple(row) for row in lake.read(SLICE_METRICS).select(*names).distinct().collect()] == [(2, 2, 1, 0, 2, 1)]
 
 
 def test_days_are_stale_once_something_is_said_of_them(lake: Lake, spark: SparkSession, conf: Config) -> None:

@@ -30,9 +30,14 @@ def made(weeks: int = WEEKS) -> tuple[pd.DataFrame, pd.DataFrame]:
     table["clicks"] = rng.poisson(usual)
     table["invalid"] = rng.binomial(table["clicks"], 0.1)
     table["scored"] = table["featured"] = table["clicks"]
+    table["scored_invalid"] = table["invalid"]
     for edge, share in ((20, 0.5), (40, 0.65), (50, 0.7), (60, 0.75), (80, 0.8), (95, 0.9)):
         table[f"score_to_{edge}"] = np.round(table["clicks"] * share)
-    table["empty_permille"] = np.round(table["clicks"] * rng.normal(300, 10, len(table)))
+        table[f"score_to_{edge}_invalid"] = np.round(table["invalid"] * {95: 0.3}.get(edge, 0.0))
+    table["featured_to_50"] = table["score_to_50"]
+    table["empty_permille_to_50"] = np.round(table["featured_to_50"] * rng.normal(350, 10, len(table)))
+    above = (table["clicks"] - table["featured_to_50"]) * rng.normal(180, 10, len(table))
+    table["empty_permille"] = table["empty_permille_to_50"] + np.round(above)
     table["null_permille"] = np.round(table["clicks"] * rng.normal(100, 5, len(table)))
     table["heavy_now"] = np.round(table["clicks"] * 0.2)
     table["heavy_now_invalid"] = rng.binomial(table["heavy_now"].astype(int), 0.5)
@@ -104,6 +109,32 @@ def robots_on_new_addresses(hours: pd.DataFrame) -> pd.DataFrame:
     return hours.assign(empty_permille=hours["empty_permille"] + 900 * hours["clicks"], **more)
 
 
+def thresholds_lower(hours: pd.DataFrame) -> pd.DataFrame:
+    """All clicks above 0.8 are invalid, with the scores that they have ever had: a few more than robots can make it."""
+    by_score = {"invalid": 0.2, "scored_invalid": 0.2, "score_to_95_invalid": 0.1}
+    return hours.assign(**{name: hours["clicks"] * share for name, share in by_score.items()})
+
+
+def more_high_scores(hours: pd.DataFrame) -> pd.DataFrame:
+    """Twice as many clicks above 0.95, where as large a share is invalid as ever."""
+    more = {f"score_to_{edge}": hours[f"score_to_{edge}"] * 8 / 9 for edge in SCORES}
+    less = {f"score_to_{edge}_invalid": hours[f"score_to_{edge}_invalid"] * 8 / 9 for edge in SCORES}
+    invalid = hours["invalid"] * (0.3 * 8 / 9 + 0.7 * 2)
+    return hours.assign(**more, **less, invalid=invalid, scored_invalid=invalid)
+
+
+def scores_of_other_clicks(hours: pd.DataFrame) -> pd.DataFrame:
+    """As many of each score as ever, and of each feature; they no longer go together."""
+    mean = hours["empty_permille"] / hours["featured"]
+    return hours.assign(empty_permille_to_50=hours["featured_to_50"] * mean)
+
+
+def heavy_sessions(hours: pd.DataFrame) -> pd.DataFrame:
+    """A third more of the clicks are in heavy sessions, and have low scores."""
+    low = {f"score_to_{edge}": hours[f"score_to_{edge}"] + hours["clicks"] * 0.2 for edge in (20, 40, 50, 60, 80)}
+    return hours.assign(**low, score_to_95=hours["clicks"], heavy_now=hours["heavy_now"] + hours["clicks"] * 0.3)
+
+
 def one_slice_gone(hours: pd.DataFrame) -> pd.DataFrame:
     return hours.assign(invalid=hours["invalid"].where(hours["report_slice"] != SLICES[0], hours["clicks"] * 0.95))
 
@@ -145,6 +176,8 @@ def test_quiet_traffic_is_ok(conf: Config) -> None:
         (nothing_caught, "roll back", "ivr (all)"),
         (scores_collapse, "roll back", "score_shift (all)"),
         (scores_move_around_a_half, "roll back", "score_shift (all)"),
+        (thresholds_lower, "roll back", "ivr_given_scores (all)"),
+        (scores_of_other_clicks, "roll back", "empty_given_scores (all)"),
         (session_counters_null, "watch", "null_features (all)"),
         (session_counters_zero, "watch", "empty_features (all)"),
         (features_never_empty, "watch", "empty_features (all)"),
@@ -160,6 +193,22 @@ def test_the_model_is_blamed_for_what_traffic_cannot_explain(change: Change, ver
     judged = judge(changed(hours, change), feed, conf.monitoring)
     assert monitoring.verdict(last(judged)) == verdict
     assert not_ok(judged)[by] == verdict
+
+
+def test_what_the_scores_explain_is_not_the_thresholds(conf: Config) -> None:
+    hours, feed = made()
+    for change, expected in ((more_high_scores, "ok"), (thresholds_lower, "roll back")):
+        judged = last(judge(changed(hours, change), feed, conf.monitoring)).set_index("signal").loc["ivr_given_scores"]
+        assert judged["verdict"] == expected
+        assert judged["value"] > 0.16
+    assert judged["usual"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_heavy_sessions_explain_scores(conf: Config) -> None:
+    hours, feed = made()
+    heavy = changed(hours, heavy_sessions)
+    for rows, expected in ((heavy, None), (heavy.assign(heavy_now=np.round(heavy["clicks"] * 0.2)), "roll back")):
+        assert not_ok(judge(rows, feed, conf.monitoring)).get("score_shift (all)") == expected
 
 
 def test_clicks_that_are_too_many_explain_empty_features(conf: Config) -> None:

@@ -3,8 +3,9 @@
 from slidr.monitoring.metrics import KEYS, purchase_feed, slice_metrics, stale, update
 from slidr.monitoring.metrics import by_hour as read_hours
 from slidr.monitoring.picture import plot
-from slidr.monitoring.signals import COLUMNS, NO_HISTORY, OK, ROLL_BACK, TOO_FEW, WATCH, judge
+from slidr.monitoring.signals import COLUMNS, judge
 from slidr.monitoring.verdicts import between, by_hour, by_version, deciding, naive, reasons, verdict
+from slidr.monitoring.windows import NO_HISTORY, OK, ROLL_BACK, TOO_FEW, WATCH
 
 __all__ = [
     "COLUMNS",

@@ -19,6 +19,7 @@ from slidr.tables import CURRENT_DECISIONS, LABELS, SLICE_METRICS, Table
 VIEWS = {"first": ("first_is_invalid", "first_model_version"), "published": ("is_invalid", "model_version")}
 AGES = (1, 6, 24)  # hours after the click at which its purchase is looked for
 SCORES = (20, 40, 50, 60, 80, 95)  # inner edges of the score distribution, in hundredths
+MIDDLE = 50  # of these the one that low scores end at
 COUNTS = tuple(column.name for column in SLICE_METRICS.columns if column.type == "bigint" and "cost" not in column.name)
 KEYS = ("time", "report_slice", "model_version", "view")
 
@@ -72,6 +73,7 @@ def _view(judged: DataFrame, view: str, now: datetime) -> DataFrame:
         F.col("in_heavy_session").alias("heavy"),
         "heavy_now",
         F.when(own_score, F.col("score")).alias("score"),
+        (invalid & ~F.col("ivt_class").eqNullSafe("givt")).alias("by_score"),
         *[F.when(own_score, F.col(name)).alias(name) for name in NOTHING],
         *[
             F.when(hour_end <= F.lit(now) - F.expr(f"INTERVAL {h} HOURS"), F.coalesce(age <= h, F.lit(False))).alias(f"at_{h}")
@@ -88,9 +90,12 @@ def _sums() -> list[Column]:
     sums += _parts("heavy_now", F.col("heavy_now"), F.lit(True))
     for hours in AGES:
         sums += _parts(f"bought_{hours}h", F.col(f"at_{hours}"), F.count(f"at_{hours}") > 0)
-    sums.append(F.count("score").alias("scored"))
-    sums += [F.count_if(F.col("score") <= edge / 100).alias(f"score_to_{edge}") for edge in SCORES]
+    parts = {"scored": F.col("score").isNotNull(), **{f"score_to_{edge}": F.col("score") <= edge / 100 for edge in SCORES}}
+    for name, part in parts.items():
+        sums += [F.count_if(part).alias(name), F.count_if(part & F.col("by_score")).alias(f"{name}_invalid")]
     sums += [F.count(EMPTY).alias("featured"), *[F.sum(name).alias(name) for name in NOTHING]]
+    low = F.when(F.col("score") <= MIDDLE / 100, F.col(EMPTY))
+    sums += [F.count(low).alias(f"featured_to_{MIDDLE}"), F.sum(low).alias(f"{EMPTY}_to_{MIDDLE}")]
     free = F.when(F.col("cost_micros").isNotNull(), F.lit(0).cast("bigint"))
     sums.append(F.sum("cost_micros").alias("cost_micros"))
     sums.append(F.sum(F.when(F.col("invalid"), F.col("cost_micros")).otherwise(free)).alias("invalid_cost_micros"))

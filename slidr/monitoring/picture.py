@@ -6,7 +6,8 @@ import pandas as pd
 
 from slidr import plots
 from slidr.curves import TOTAL
-from slidr.monitoring.signals import LABEL_OUTAGE, ROLL_BACK, WATCH
+from slidr.monitoring.signals import LABEL_OUTAGE
+from slidr.monitoring.windows import ROLL_BACK, WATCH
 
 PANELS = {
     "ivr": "IVR: invalid / all clicks",

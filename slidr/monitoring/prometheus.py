@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from slidr.monitoring.signals import LABEL_OUTAGE, WORST_FIRST
+from slidr.monitoring.signals import LABEL_OUTAGE
+from slidr.monitoring.windows import WORST_FIRST
 
 UNITS = {"volume": "clicks", LABEL_OUTAGE: "purchases"}  # all others are ratios
 

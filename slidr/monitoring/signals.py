@@ -8,38 +8,27 @@ A model is to blame only for what the traffic can't explain: where clicks are mi
 robots or none of them, so any share between these two is the traffic's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import betainc, ndtri, pdtr  # type: ignore[import-untyped]
 
 from slidr.config import MonitoringConf
 from slidr.curves import TOTAL
-from slidr.monitoring import grid
-from slidr.monitoring.grid import Array, Usual
-from slidr.monitoring.metrics import AGES, SCORES
+from slidr.monitoring import grid, score_signals, windows
+from slidr.monitoring.grid import Array
+from slidr.monitoring.metrics import AGES
+from slidr.monitoring.windows import WINDOWS, Counts, Places, Tried
 from slidr.scoring import EMPTY, NULLS
 
-OK, WATCH, ROLL_BACK = "ok", "watch", "roll back"
-NO_HISTORY, TOO_FEW = "not enough history", "too few clicks"
-WORST_FIRST = (ROLL_BACK, WATCH, OK, NO_HISTORY, TOO_FEW)
 COLUMNS = ["time", "signal", "place", "hours", "count", "value", "usual", "sigmas", "weeks", "verdict"]
-WINDOWS = (2, 3, 4, 6, 12, 24)  # hours; one alone is a burst of a robot too often
 LABEL_OUTAGE = "label outage"
 MATURED = "fpr_matured"
-EDGES = tuple(f"score_to_{edge}" for edge in SCORES)
-ALL_DAY = 24
 FALLEN = 3  # times fewer invalid clicks than the traffic explains are the model's fault
-SLICES_CLICKS = 5  # times `min_clicks`: the median slice needs some clicks in many slices
 NEVER, SURE = 1e-300, 1 - 1e-12  # chances are not told apart beyond these
+STEADY = 0.8  # of `min_sigmas` are enough where purchases stay away: people come in no bursts as robots do
 MIN_EXPECTED_PURCHASES = 12.0  # below, that none come in may be chance
-
-Flags = NDArray[np.bool_] | NDArray[np.int_]
-Tried = dict[str, NDArray[Any]]  # what one width of window says, by hour (T)
-Counts = Mapping[str, Array]  # name of a count -> its hours (T)
 
 
 @np.errstate(invalid="ignore", divide="ignore")  # shares of nothing are NaN
@@ -58,7 +47,9 @@ def judge(hours: pd.DataFrame, feed: pd.DataFrame, *, conf: MonitoringConf, matu
         _volume(*whole, conf),
         _ivr(now, past, conf),
         _typical_ivr(now, past, conf),
-        _scores(now, past, conf),
+        score_signals.shift(now, past, conf),
+        score_signals.ivr_given_scores(*whole, conf),
+        score_signals.empty_given_scores(now, past, conf),
         _nothing(*whole, conf, "empty_features", EMPTY, most=1.0),
         _nothing(*whole, conf, "null_features", NULLS, most=0.5),  # every click has an address
         _coverage(*whole, conf),
@@ -87,25 +78,6 @@ def _arrays(rows: pd.DataFrame, times: pd.DatetimeIndex, first: pd.Timestamp) ->
     return {str(name): filled[name].to_numpy(dtype=np.float64) for name in filled}
 
 
-def _select(signal: str, place: str, tried: Sequence[Tried], conf: MonitoringConf) -> pd.DataFrame:
-    """Of the windows tried at each hour the shortest with enough clicks; `bad` is 0 (ok), 1 (watch) or 2 (roll back)."""
-    chosen, any_enough = grid.first_enough(np.stack([one["enough"] for one in tried]).astype(bool))
-    names = ("hours", "count", "value", "usual", "sigmas", "weeks", "bad")
-    picked = {name: np.choose(chosen, [np.broadcast_to(one[name], chosen.shape) for one in tried]) for name in names}
-    table = pd.DataFrame({**picked, "signal": signal, "place": place})
-    known = any_enough & (picked["weeks"] >= conf.min_weeks)
-    table["verdict"] = np.select(
-        [known & (picked["bad"] == n) for n in (0, 1, 2)] + [any_enough], [OK, WATCH, ROLL_BACK, NO_HISTORY], TOO_FEW
-    )
-    return table
-
-
-def _numbers(hours: int, count: Array, value: Array, usual: Array, sigmas: Array, weeks: Array, bad: Flags, enough: Flags) -> Tried:
-    """What one window of so many hours says at each hour."""
-    found = {"count": count, "value": value, "usual": usual, "sigmas": sigmas, "weeks": weeks, "bad": bad, "enough": enough}
-    return {"hours": np.full(len(count), hours), **found}
-
-
 def _volume(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
     """Clicks; `watch` where they are more than `max_volume_ratio` times the usual, or less than 1 / this."""
     tried = []
@@ -117,59 +89,33 @@ def _volume(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
         apart = np.maximum(clicks, usual) > conf.max_volume_ratio * np.minimum(clicks, usual)
         bad = apart & (np.abs(sigmas) >= conf.min_sigmas)
         enough = np.fmax(usual, np.nan_to_num(clicks)) >= conf.min_clicks
-        tried.append(_numbers(hours, clicks, clicks, usual, sigmas, log.weeks, bad, enough))
-    return _select("volume", TOTAL, tried, conf)
+        tried.append(windows.numbers(hours, clicks, clicks, usual, sigmas, log.weeks, bad, enough))
+    return windows.select("volume", TOTAL, tried, conf)
 
 
-def _share(part: str, whole: str, now: Counts, past: Counts, hours: int, conf: MonitoringConf) -> tuple[Array, Array, Usual]:
-    """(clicks of the window, share, what is usual)."""
-    (k, n), (k_past, n_past) = ((grid.trailing(counts[name], hours) for name in (part, whole)) for counts in (now, past))
-    share = k / n
-    before = np.where(n_past >= conf.min_clicks / 4, k_past / n_past, np.nan)
-    return n, share, grid.usual(before, _chance(n, n_past), weeks=conf.weeks)
-
-
-def _chance(n: Array, n_past: Array, slices: int = 1) -> Callable[[Array], Array]:
-    """Sigma of a share by chance alone, of its usual value: among the clicks there are now or were before, whichever are fewer; a
-    share of 0 is no certainty: it is taken for that of a click in one of so many slices."""
-
-    def sigma(usual: Array) -> Array:
-        fewer = np.fmin(n, n_past)
-        found: Array = np.sqrt(np.fmax(usual, slices / fewer) * (1 - np.fmin(usual, 0.99)) / fewer)
-        return found
-
-    return sigma
-
-
-def _apart(a: Array, b: Array, conf: MonitoringConf) -> NDArray[np.bool_]:
-    """Whether two shares differ enough to matter, whatever chance says."""
-    found: NDArray[np.bool_] = (np.abs(a - b) >= conf.min_ivr_difference) & (np.maximum(a, b) > conf.max_ivr_ratio * np.minimum(a, b))
-    return found
-
-
-def _ivr(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: MonitoringConf) -> pd.DataFrame:
+def _ivr(now: Places, past: Places, conf: MonitoringConf) -> pd.DataFrame:
     """Invalid clicks. More of them are `watch` only: one robot can make much of an hour's clicks."""
     tried = []
     for hours in WINDOWS:
         tried.append(_whole_ivr(now[TOTAL], past[TOTAL], hours, conf)[0])
-    return _select("ivr", TOTAL, tried, conf)
+    return windows.select("ivr", TOTAL, tried, conf)
 
 
-def _typical_ivr(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: MonitoringConf) -> pd.DataFrame:
+def _typical_ivr(now: Places, past: Places, conf: MonitoringConf) -> pd.DataFrame:
     """IVR of the median slice by clicks: a robot is in one or two slices, a model in all of them. More counts only where all clicks
     together say so, too, and is blamed on the model where more clicks than usual can't explain it."""
     tried = []
     for hours in WINDOWS:
         whole, most = _whole_ivr(now[TOTAL], past[TOTAL], hours, conf)
-        share, before = (_median_slice(counts, "invalid", "clicks", hours) for counts in (now, past))
+        share, before = (windows.median_slice(counts, "invalid", "clicks", hours) for counts in (now, past))
         n, n_past = (grid.trailing(counts[TOTAL]["clicks"], hours) for counts in (now, past))
         numbers, high = _ivr_of(share, before, n, n_past, hours, conf, slices=len(now) - 1)
-        too = (whole["sigmas"] >= conf.min_sigmas / 2) & _apart(whole["value"], whole["usual"], conf)
+        too = (whole["sigmas"] >= conf.min_sigmas / 2) & windows.apart(whole["value"], whole["usual"], conf)
         risen = (numbers["bad"] > 0) & (share > numbers["usual"])
         more = (share - high >= conf.min_ivr_difference / 2) & (whole["value"] - most >= conf.min_ivr_difference / 2)
         numbers["bad"] = np.where(risen, too + 1 * (too & more), numbers["bad"])
         tried.append(numbers)
-    return _select("ivr_of_median_slice", TOTAL, tried, conf)
+    return windows.select("ivr_of_median_slice", TOTAL, tried, conf)
 
 
 def _whole_ivr(now: Counts, past: Counts, hours: int, conf: MonitoringConf) -> tuple[Tried, Array]:
@@ -184,21 +130,21 @@ def _ivr_of(share: Array, past: Array, n: Array, n_past: Array, hours: int, conf
     """
     least = conf.min_clicks if slices == 1 else slices * conf.min_clicks / 2
     before = np.where(n_past >= conf.min_clicks, past, np.nan)
-    usual = grid.usual(before, _chance(n, n_past, slices), weeks=conf.weeks)
+    usual = grid.usual(before, windows.chance(n, n_past, slices), weeks=conf.weeks)
     floor = 0.5 * slices / n  # the share of half a click in a slice: 0 has no logarithm
     log = grid.usual(np.log(before + floor), _log_chance(n, n_past, floor), weeks=conf.weeks)
     rise, fall = (share - usual.median) / usual.sigma, (np.log(share + floor) - log.median) / log.sigma
-    low, high = _explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0])
-    risen = _apart(share, usual.median, conf) & (rise >= conf.min_sigmas)
+    low, high = windows.explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0])
+    risen = windows.apart(share, usual.median, conf) & (rise >= conf.min_sigmas)
     fallen = (share < usual.median / conf.max_ivr_ratio) & (fall <= -conf.min_sigmas)
     bad = risen + fallen + 1 * (fallen & (share < low / FALLEN))
     sigmas = np.where(share < usual.median, fall, rise)
-    return _numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= least), high
+    return windows.numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= least), high
 
 
 def _log_chance(n: Array, n_past: Array, floor: Array) -> Callable[[Array], Array]:
     """Sigma of the logarithm of a share by chance alone, of its usual logarithm."""
-    sigma = _chance(n, n_past)
+    sigma = windows.chance(n, n_past)
     return lambda usual: sigma(np.exp(usual)) / np.fmax(np.exp(usual), floor)
 
 
@@ -206,72 +152,31 @@ def _shares(k: Array, n: Array) -> Array:
     return k / n
 
 
-def _median_slice(places: Mapping[str, Counts], part: str, whole: str, hours: int) -> Array:
-    """The share that half of the clicks are in slices at or below; NaN without clicks."""
-    sums = [[grid.trailing(c[name], hours) for name in (part, whole)] for place, c in places.items() if place != TOTAL]
-    k_ST, n_ST = (np.nan_to_num(np.stack([pair[position] for pair in sums])) for position in (0, 1))
-    share_ST = np.where(n_ST > 0, k_ST / n_ST, np.inf)
-    order = np.argsort(share_ST, axis=0)
-    weight_ST = np.cumsum(np.take_along_axis(n_ST, order, axis=0), axis=0)
-    half = np.argmax(weight_ST >= weight_ST[-1] / 2, axis=0)
-    found = np.take_along_axis(np.take_along_axis(share_ST, order, axis=0), half[None], axis=0)[0]
-    return np.where(np.isfinite(found), found, np.nan)
-
-
-def _explained(usual: Array, n: Array, clicks: Array, most: float = 1.0) -> tuple[Array, Array]:
-    """Lowest and highest share of invalid clicks that the traffic alone can make of the usual one and the usual number of clicks: all
-    that are too many, or missing, are robots' or people's. `most` is the share that one click can have."""
-    invalid, extra = usual * clicks, most * (n - clicks)
-    low = np.clip((invalid + np.minimum(extra, 0)) / n, 0, 1)
-    return low, np.clip((invalid + np.maximum(extra, 0)) / n, 0, 1)
-
-
 def _slice_ivr(now: Counts, past: Counts, conf: MonitoringConf, place: str) -> pd.DataFrame:
     """Invalid clicks of one slice; `roll back` where its valid clicks are gone, not only more invalid ones there."""
     tried = []
     for hours in WINDOWS:
-        n, share, usual = _share("invalid", "clicks", now, past, hours, conf)
+        n, share, usual = windows.share("invalid", "clicks", now, past, hours, conf)
         sigmas = (share - usual.median) / usual.sigma
         valid, before = (grid.trailing(counts["clicks"] - counts["invalid"], hours) for counts in (now, past))
         log = grid.usual(np.log1p(before), lambda middle: np.exp(-middle / 2), weeks=conf.weeks)
         fewer = np.minimum(0, np.log(n / grid.median(grid.earlier(grid.trailing(past["clicks"], hours), conf.weeks))[0]))
         lost = np.log1p(valid) - log.median - fewer
         gone = (lost <= -np.log(conf.max_volume_ratio)) & (lost / log.sigma <= -conf.min_sigmas)
-        bad = 2 * (_apart(share, usual.median, conf) & (sigmas >= conf.min_sigmas) & gone)
-        tried.append(_numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
-    return _select("ivr", place, tried, conf)
+        bad = 2 * (windows.apart(share, usual.median, conf) & (sigmas >= conf.min_sigmas) & gone)
+        tried.append(windows.numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
+    return windows.select("ivr", place, tried, conf)
 
 
 def _coverage(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
     """Invalid clicks among those that are heavy by themselves; `watch` where fewer are caught, no more: robots may have changed."""
     tried = []
     for hours in WINDOWS:
-        n, share, usual = _share("heavy_now_invalid", "heavy_now", now, past, hours, conf)
+        n, share, usual = windows.share("heavy_now_invalid", "heavy_now", now, past, hours, conf)
         sigmas = (share - usual.median) / usual.sigma
-        bad = _apart(share, usual.median, conf) & (sigmas <= -conf.min_sigmas)
-        tried.append(_numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
-    return _select("coverage", TOTAL, tried, conf)
-
-
-def _scores(now: Mapping[str, Counts], past: Mapping[str, Counts], conf: MonitoringConf) -> pd.DataFrame:
-    """Share of the scores of the median slice that lie in another part of [0, 1] than usual (total variation distance); `roll back`
-    where the number of clicks can't explain it."""
-    tried = []
-    for hours in WINDOWS:
-        n, n_past = (grid.trailing(counts[TOTAL]["scored"], hours) for counts in (now, past))
-        parts, before = ([_median_slice(counts, edge, "scored", hours) for edge in EDGES] for counts in (now, past))
-        known = [grid.median(grid.earlier(np.where(n_past >= conf.min_clicks, part, np.nan), conf.weeks)) for part in before]
-        middles, weeks = [middle for middle, _ in known], known[0][1]
-        moved, earlier = (_distance(found, middles) for found in (parts, before))
-        usual = grid.recent_median(earlier, conf.weeks)
-        spread = grid.MAD_TO_SIGMA * grid.recent_median(np.abs(earlier - usual), conf.weeks)
-        clicks = grid.median(grid.earlier(n_past, conf.weeks))[0]
-        sigmas = (moved - usual) / np.fmax(spread, 0.7 * np.sqrt(SLICES_CLICKS / n))
-        explained = np.abs(n - clicks) / np.maximum(n, clicks)
-        bad = (moved - usual >= conf.max_score_shift) & (sigmas >= conf.min_sigmas)
-        blame = bad & (moved - usual - explained >= conf.max_score_shift / 2)
-        tried.append(_numbers(hours, n, moved, usual, sigmas, weeks, bad + 1 * blame, n >= SLICES_CLICKS * conf.min_clicks))
-    return _select("score_shift", TOTAL, tried, conf)
+        bad = windows.apart(share, usual.median, conf) & (sigmas <= -conf.min_sigmas)
+        tried.append(windows.numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
+    return windows.select("coverage", TOTAL, tried, conf)
 
 
 def _nothing(now: Counts, past: Counts, conf: MonitoringConf, signal: str, permille: str, *, most: float) -> pd.DataFrame:
@@ -282,20 +187,12 @@ def _nothing(now: Counts, past: Counts, conf: MonitoringConf, signal: str, permi
         (k, n), (k_past, n_past) = ([grid.trailing(c[name], hours) for name in (permille, "featured")] for c in (now, past))
         share, before = k / n / 1000, np.where(n_past >= conf.min_clicks, k_past / n_past / 1000, np.nan)
         # A click's share of many features varies less than a yes or no does: half as much, until the hours say otherwise.
-        usual = grid.usual(before, _chance(4 * n, 4 * n_past), weeks=conf.weeks)
-        low, high = _explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0], most)
+        usual = grid.usual(before, windows.chance(4 * n, 4 * n_past), weeks=conf.weeks)
+        low, high = windows.explained(usual.median, n, grid.median(grid.earlier(n_past, conf.weeks))[0], most)
         sigmas = (share - usual.median) / usual.sigma
         bad = (np.maximum(share - high, low - share) >= conf.max_empty_shift) & (np.abs(sigmas) >= conf.min_sigmas)
-        tried.append(_numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
-    return _select(signal, TOTAL, tried, conf)
-
-
-def _distance(parts: list[Array], middles: list[Array]) -> Array:
-    """Total variation distance between two distributions, given by their shares up to each edge."""
-    apart = np.stack([part - middle for part, middle in zip(parts, middles, strict=True)])
-    zero = np.zeros((1, apart.shape[1]))
-    found: Array = 0.5 * np.abs(np.diff(np.concatenate([zero, apart, zero]), axis=0)).sum(axis=0)
-    return found
+        tried.append(windows.numbers(hours, n, share, usual.median, sigmas, usual.weeks, bad, n >= conf.min_clicks))
+    return windows.select(signal, TOTAL, tried, conf)
 
 
 def _fpr(now: Counts, past: Counts, conf: MonitoringConf, matured_after: int) -> Iterator[pd.DataFrame]:
@@ -308,8 +205,7 @@ def _fpr(now: Counts, past: Counts, conf: MonitoringConf, matured_after: int) ->
 def _harm(signal: str, name: str, now: Counts, past: Counts, age: int, conf: MonitoringConf) -> pd.DataFrame:
     """Purchases are few, so earlier weeks count as a whole, and chance is told by the binomial distribution."""
     (k_now, n_now), (k_past, n_past) = ([grid.later(c[part], age) for part in (f"{name}_invalid", name)] for c in (now, past))
-    weekly = grid.later(grid.trailing(k_past, grid.WEEK) / grid.trailing(n_past, grid.WEEK), ALL_DAY)
-    weeks_WT = np.stack([weekly, *grid.earlier(weekly, conf.weeks - 1)])
+    weeks_WT = windows.weekly(k_past, n_past, conf.weeks)
     usual, weeks = grid.median(weeks_WT)
     # Weeks differ, and those of one person are invalid together: what the worst of the ordinary weeks had is no surprise.
     expected = np.fmax(usual + 2 * grid.MAD_TO_SIGMA * grid.median(np.abs(weeks_WT - usual))[0], 0.005)
@@ -318,10 +214,10 @@ def _harm(signal: str, name: str, now: Counts, past: Counts, age: int, conf: Mon
         k, n = grid.trailing(k_now, hours), grid.trailing(n_now, hours)
         share = k / n
         sigmas = -ndtri(np.clip(_at_least(k, n, np.clip(expected, 0, 1)), NEVER, SURE))
-        bad = 2 * (_apart(share, usual, conf) & (share > usual) & (sigmas >= conf.min_sigmas))
+        bad = 2 * (windows.apart(share, usual, conf) & (share > usual) & (sigmas >= conf.min_sigmas))
         enough = n >= conf.min_purchases
-        tried.append(_numbers(hours, n, share, usual, sigmas, weeks, bad, enough))
-    return _select(signal, TOTAL, tried, conf)
+        tried.append(windows.numbers(hours, n, share, usual, sigmas, weeks, bad, enough))
+    return windows.select(signal, TOTAL, tried, conf)
 
 
 def _at_least(k: Array, n: Array, p: Array) -> Array:
@@ -329,7 +225,7 @@ def _at_least(k: Array, n: Array, p: Array) -> Array:
     return np.where(k > 0, betainc(np.maximum(k, 1), n - np.maximum(k, 1) + 1, p), 1.0)
 
 
-def _label_outage(feed: pd.DataFrame, past: Mapping[str, Counts], times: pd.DatetimeIndex, conf: MonitoringConf) -> Iterator[pd.DataFrame]:
+def _label_outage(feed: pd.DataFrame, past: Places, times: pd.DatetimeIndex, conf: MonitoringConf) -> Iterator[pd.DataFrame]:
     """Purchases by the hour that they came in, per click, of all marketplaces and of each; `watch` where they stay away."""
     clicks = {TOTAL: past[TOTAL]["clicks"]}
     for place, counts in past.items():
@@ -355,7 +251,7 @@ def _missing_purchases(arrived: Array, clicks: Array, place: str, conf: Monitori
         expected = usual * np.clip(n / clicks_usual, 0, 1)
         excess = np.fmax(np.nan_to_num(grid.recent_median((found - expected) ** 2 / expected, conf.weeks) / 0.4549), 1.0)
         sigmas = ndtri(np.clip(pdtr(np.ceil(found / excess), expected / excess), NEVER, SURE))
-        bad = (found < expected / 2) & (sigmas <= -conf.min_sigmas)
+        bad = (found < expected / 2) & (sigmas <= -conf.min_sigmas * STEADY)
         enough = expected >= MIN_EXPECTED_PURCHASES * excess
-        tried.append(_numbers(hours, n, found, expected, sigmas, weeks, bad, enough))
-    return _select(LABEL_OUTAGE, place, tried, conf)
+        tried.append(windows.numbers(hours, n, found, expected, sigmas, weeks, bad, enough))
+    return windows.select(LABEL_OUTAGE, place, tried, conf)

@@ -5,7 +5,7 @@ from datetime import datetime
 import pandas as pd
 
 from slidr.config import MonitoringConf
-from slidr.monitoring.signals import NO_HISTORY, OK, ROLL_BACK, TOO_FEW, WATCH, WORST_FIRST
+from slidr.monitoring.windows import NO_HISTORY, OK, ROLL_BACK, TOO_FEW, WATCH, WORST_FIRST
 
 IVR = "ivr"
 

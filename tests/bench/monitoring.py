@@ -15,16 +15,17 @@ import numpy as np
 import pandas as pd
 
 from slidr import config, monitoring
-from slidr.monitoring.metrics import AGES, SCORES
+from slidr.monitoring.metrics import AGES, MIDDLE, SCORES
 from slidr.monitoring.signals import LABEL_OUTAGE
 from slidr.scoring import EMPTY, NULLS
 from slidr.simulator.clicks import concat
 from slidr.simulator.settings import Attack, Incident, Sale, Simulation
 from slidr.simulator.traffic import chunks_of, make_chunk
-from slidr.simulator.world import DEVICES, HOUR, World
+from slidr.simulator.world import DAY, DEVICES, HOUR, World
 
 START = date(2026, 3, 2)
 HISTORY, JUDGED = 3, 8  # weeks
+SPARE = 1  # days made and left out: the simulator moves all that would pass its end before it, which no traffic does
 FAULT_HOURS = 6
 STARTS = (2, 9, 15, 20)  # UTC hours at which faults begin
 MATURED_AFTER = 72
@@ -52,11 +53,12 @@ class Traffic:
 
 
 def make(seed: int, per_day: int, incidents: tuple = ()) -> Traffic:
-    days = 7 * (HISTORY + JUDGED)
+    days = 7 * (HISTORY + JUDGED) + SPARE
     world = World(Simulation(seed=seed, start=START, days=days, clicks=per_day * days, incidents=incidents))
     made = [make_chunk(world, chunk) for chunk in range(chunks_of(world.settings))]
     clicks, orders = concat([m.clicks for m in made]), concat([m.orders for m in made])
-    clicks = clicks.take(np.argsort(clicks.time, kind="stable"))
+    order, end = np.argsort(clicks.time, kind="stable"), world.end - SPARE * DAY
+    clicks = clicks.take(order[clicks.time[order] < end])
     markets = np.array(world.names)
     codes = clicks.device * 100 + clicks.logged_in * 10 + clicks.marketplace
     unique, position = np.unique(codes, return_inverse=True)
@@ -64,7 +66,7 @@ def make(seed: int, per_day: int, incidents: tuple = ()) -> Traffic:
     counters = np.column_stack(
         [counted(key, clicks.time, hours) for key in (clicks.address, clicks.session, clicks.user) for hours in WINDOWS]
     )
-    here = (orders.arrival >= world.start) & (orders.arrival < world.end)
+    here = (orders.arrival >= world.start) & (orders.arrival < end)
     feed = pd.DataFrame({"time": stamp(world, orders.arrival[here]), "marketplace": markets[orders.marketplace[here]]})
     feed = feed.groupby(["time", "marketplace"]).size().rename("purchases").reset_index()
     return Traffic(
@@ -229,14 +231,22 @@ def hours(t: Traffic, at: np.ndarray, score: np.ndarray, threshold: np.ndarray, 
         "featured": np.ones(at.sum(), dtype=bool),
         "heavy_now": t.heavy[at],
     }
-    signs |= {f"score_to_{edge}": score <= edge / 100 for edge in SCORES}
+    low = score <= MIDDLE / 100
+    signs |= {f"score_to_{edge}": score <= edge / 100 for edge in SCORES} | {f"featured_to_{MIDDLE}": low}
     signs |= {f"bought_{age}h": t.bought[at] - t.time[at] <= age * HOUR for age in AGES}
     signs |= {"purchasing": t.bought[at] < np.iinfo(np.int64).max}
     with_invalid = [name for name in signs if name.startswith(("bought", "purchasing", "heavy"))]
     signs |= {f"{name}_invalid": signs[name] & invalid for name in with_invalid} | {"invalid": invalid}
+    by_score = (score > threshold) & ~t.filtered[at]
+    signs |= {f"{name}_invalid": signs[name] & by_score for name in ("scored", *(f"score_to_{edge}" for edge in SCORES))}
     cell, size = t.hour[at] * len(t.names) + t.slice[at], len(t.names)
     cells, inverse = np.unique(cell, return_inverse=True)
-    sums = {**signs, EMPTY: 1000 * nothing / FEATURES, NULLS: 1000 * null / FEATURES}
+    sums = {
+        **signs,
+        EMPTY: 1000 * nothing / FEATURES,
+        NULLS: 1000 * null / FEATURES,
+        f"{EMPTY}_to_{MIDDLE}": 1000 * low * nothing / FEATURES,
+    }
     table = pd.DataFrame({name: np.bincount(inverse, weights=values) for name, values in sums.items()})
     table["time"] = pd.Timestamp(START) + pd.to_timedelta(cells // size, unit="h")
     table["report_slice"] = np.array(t.names)[cells % size]
