@@ -123,6 +123,18 @@ def more_high_scores(hours: pd.DataFrame) -> pd.DataFrame:
     return hours.assign(**more, **less, invalid=invalid, scored_invalid=invalid)
 
 
+def scores_of_another_scale(hours: pd.DataFrame) -> pd.DataFrame:
+    """Twenty more of a hundred clicks above 0.95, where the thresholds have gone, too: as many are invalid as ever."""
+    return hours.assign(score_to_80=hours["clicks"] * 0.7, score_to_95=hours["clicks"] * 0.7, score_to_95_invalid=0)
+
+
+def robots_high_in_their_parts(hours: pd.DataFrame) -> pd.DataFrame:
+    """Twice the clicks, in all parts of [0, 1]; in each of these more are invalid than usual, but not twice as many."""
+    more = {name: hours[name] * 2 for name in hours.columns if name.startswith(("clicks", "score", "featured", "empty", "null"))}
+    invalid = {name: hours[name] * 3.4 for name in hours.columns if name.startswith("score") and name.endswith("invalid")}
+    return hours.assign(**{**more, **invalid}, invalid=hours["invalid"] * 3.4)
+
+
 def scores_of_other_clicks(hours: pd.DataFrame) -> pd.DataFrame:
     """As many of each score as ever, and of each feature; they no longer go together."""
     mean = hours["empty_permille"] / hours["featured"]
@@ -197,11 +209,16 @@ def test_the_model_is_blamed_for_what_traffic_cannot_explain(change: Change, ver
 
 def test_what_the_scores_explain_is_not_the_thresholds(conf: Config) -> None:
     hours, feed = made()
-    for change, expected in ((more_high_scores, "ok"), (thresholds_lower, "roll back")):
+    changes = {
+        more_high_scores: ("ok", 0.19, 0.17),
+        scores_of_another_scale: ("ok", 0.11, 0.21),
+        robots_high_in_their_parts: ("watch", 0.19, 0.1),
+        thresholds_lower: ("roll back", 0.2, 0.1),
+    }
+    for change, (verdict, value, usual) in changes.items():
         judged = last(judge(changed(hours, change), feed, conf.monitoring)).set_index("signal").loc["ivr_given_scores"]
-        assert judged["verdict"] == expected
-        assert judged["value"] > 0.16
-    assert judged["usual"] == pytest.approx(0.1, abs=0.01)
+        assert judged["verdict"] == verdict, change
+        assert (judged["value"], judged["usual"]) == (pytest.approx(value, abs=0.02), pytest.approx(usual, abs=0.02))
 
 
 def test_heavy_sessions_explain_scores(conf: Config) -> None:

@@ -58,8 +58,9 @@ def _usual_distance(earlier: Array, conf: MonitoringConf) -> tuple[Array, Array]
 
 def ivr_given_scores(now: Counts, past: Counts, conf: MonitoringConf) -> pd.DataFrame:
     """Invalid clicks among those with a score, beside how many of clicks with these scores usually are: robots and sales change the
-    scores, not this. `roll back` where all clicks together are invalid as much more, or less, often, and more than as many times more
-    invalid ones as there are clicks: robots score high in any part of [0, 1]."""
+    scores, not this. Counts where all clicks together are invalid much more, or less, often, too: a version may have a scale of its own,
+    and thresholds that go with it. `roll back` where more are invalid, and more than as many times more as there are clicks: robots
+    score high in any part of [0, 1]."""
     weeks = grid.median(windows.weekly(past["scored_invalid"], past["scored"], conf.weeks))[1]
     usual_BT = np.stack([grid.median(windows.weekly(k, n, conf.weeks))[0] for k, n in zip(*_parts(past), strict=True)])
     tried = []
@@ -70,10 +71,10 @@ def ivr_given_scores(now: Counts, past: Counts, conf: MonitoringConf) -> pd.Data
         clicks, ivr, usual = windows.share("invalid", "clicks", now, past, hours, conf)
         more = clicks / grid.median(grid.earlier(grid.trailing(past["clicks"], hours), conf.weeks))[0]
         risen = share > expected
-        most = expected * np.where(risen, np.fmax(more, 1), np.fmin(more, 1))
-        bad = windows.apart(share, expected, conf) & (np.abs(sigmas) >= conf.min_sigmas)
+        most = expected * np.fmax(more, 1)
         same = (risen == (ivr > usual.median)) & windows.apart(ivr, usual.median, conf)
-        blame = bad & same & (risen == (share > most)) & windows.apart(share, most, conf)
+        bad = same & windows.apart(share, expected, conf) & (np.abs(sigmas) >= conf.min_sigmas)
+        blame = bad & (share > most) & windows.apart(share, most, conf)
         tried.append(windows.numbers(hours, n, share, expected, sigmas, weeks, bad + 1 * blame, n >= conf.min_clicks))
     return windows.select("ivr_given_scores", TOTAL, tried, conf)
 

@@ -57,12 +57,8 @@ def built(lake: Lake, spec: FeatureSpec, known: Known = "now", start: date = STA
     return counters.build(lake.spark, data_files.of(lake, CLICKS), spec=spec, start=start, end=END, known=known, zones=CONF.marketplaces)
 
 
-def read(reading: Reading) -> DataFrame:
-    """What the tasks that read the clicks hand on to the first counting ones."""
-    return _by_file(reading.clicks, reading.run)
-
-
 def _by_file(clicks: Files, run: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]) -> DataFrame:
+    """What the tasks that read the clicks hand on to the first counting ones."""
     return numbered(SparkSession.active(), len(clicks.files)).mapInArrow(light(run), counters.PACKED)
 
 
@@ -246,7 +242,7 @@ class Bench:
         self.console.print("bytes of a click: {:.0f}, of its keyed copy: {:.0f}".format(*sizes))
         frames = {
             "one day and its look-back": lambda: built(lake, CONF.spec, start=last),
-            "reading alone": lambda: read(reading),
+            "reading alone": lambda: _by_file(reading.clicks, reading.run),
             "reading a keyed copy": lambda: _by_file(clicks, copy.run),
             "all days": lambda: built(lake, CONF.spec),
         }

@@ -8,7 +8,7 @@ windowed counters, fitted to purchasing clicks as the network is; faults are put
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
@@ -106,9 +106,9 @@ def first_purchase(clicks, orders) -> np.ndarray:  # type: ignore[no-untyped-def
     return bought
 
 
-def fitted(traffic: Traffic, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Logistic regression, balanced, of "bought nothing" on the first two weeks; scores of 6 decimals."""
-    early = traffic.hour < 24 * 14
+def fitted(traffic: Traffic, week: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """Logistic regression, balanced, of "bought nothing" on two weeks from this one on; scores of 6 decimals."""
+    early = two_weeks(traffic, week)
     x, y = traffic.counters[early], (traffic.bought[early] == np.iinfo(np.int64).max).astype(float)
     mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-9
     design = np.column_stack([np.ones(len(x)), (x - mean) / scale])
@@ -124,10 +124,14 @@ def fitted(traffic: Traffic, seed: int) -> Callable[[np.ndarray], np.ndarray]:
     return score
 
 
-def thresholds(traffic: Traffic, budget: float = 0.015) -> np.ndarray:
-    """By device and login the score that this share of purchasing clicks of the first two weeks has above it."""
+def two_weeks(traffic: Traffic, week: int) -> np.ndarray:
+    return (traffic.hour >= 168 * week) & (traffic.hour < 168 * (week + 2))
+
+
+def thresholds(traffic: Traffic, budget: float = 0.015, week: int = 0) -> np.ndarray:
+    """By device and login the score that this share of purchasing clicks of two weeks from this one on has above it."""
     groups = np.array([name.rsplit("/", 1)[0] for name in traffic.names])[traffic.slice]
-    known = (traffic.hour < 24 * 14) & (traffic.bought < np.iinfo(np.int64).max)
+    known = two_weeks(traffic, week) & (traffic.bought < np.iinfo(np.int64).max)
     result = np.zeros(len(groups))
     for group in np.unique(groups):
         here = groups == group
@@ -284,6 +288,17 @@ class Bench:
         judged = self.judge(self.usual[near], feed)
         return judged[(judged["time"] >= times[0]) & (judged["signal"] == LABEL_OUTAGE)]
 
+    def with_newer_version(self) -> pd.DataFrame:
+        """What monitoring says of the hours that a version decides which is trained and calibrated three weeks later."""
+        week = HISTORY + 2
+        newer = replace(self.traffic, score=fitted(self.traffic, HISTORY)(self.traffic.counters))
+        newer.threshold = thresholds(newer, week=HISTORY)
+        at = newer.hour >= 168 * week
+        rows = hours(newer, at, newer.score[at], newer.threshold[at], *empty(newer, at, newer.counters[at])).assign(model_version="2")
+        start = pd.Timestamp(START) + pd.Timedelta(weeks=week)
+        judged = self.judge(pd.concat([self.usual[self.usual["time"] < start], rows]), newer.orders)
+        return judged[judged["time"] >= start]
+
 
 def delay(judged: pd.DataFrame, start: int, verdicts: tuple[str, ...]) -> float:
     """Hours of traffic from the start until one of the verdicts is given; infinite if none is while the fault lasts."""
@@ -309,7 +324,7 @@ def bench(seed: int, per_day: int, *more: Incident) -> Bench:
     first = datetime(START.year, START.month, START.day, tzinfo=timezone.utc)
     sale = Sale(first + timedelta(weeks=7, hours=8), first + timedelta(weeks=7, days=1, hours=8), multiple=8.0)
     traffic = make(seed, per_day, (sale, *more))
-    score = fitted(traffic, seed)
+    score = fitted(traffic)
     traffic.score = score(traffic.counters)
     traffic.threshold = thresholds(traffic)
     whole = np.ones(len(traffic.hour), dtype=bool)
@@ -351,6 +366,10 @@ def main() -> None:
     print(judged.groupby(["signal", "verdict"]).size().unstack(fill_value=0).to_string())
     for verdict in (monitoring.ROLL_BACK, monitoring.WATCH):
         print(verdict, "in normal traffic with a sale:")
+        print(alarms(judged, verdict).to_string())
+    judged = made.with_newer_version()
+    for verdict in (monitoring.ROLL_BACK, monitoring.WATCH):
+        print(verdict, "where a newer version decides:")
         print(alarms(judged, verdict).to_string())
     rows = []
     for name in FAULTS:
