@@ -92,7 +92,7 @@ def _sums() -> list[Column]:
         sums += _parts(f"bought_{hours}h", F.col(f"at_{hours}"), F.count(f"at_{hours}") > 0)
     parts = {"scored": F.col("score").isNotNull(), **{f"score_to_{edge}": F.col("score") <= edge / 100 for edge in SCORES}}
     for name, part in parts.items():
-        sums += [F.count_if(part).alias(name), F.count_if(part & F.col("by_score")).alias(f"{name}_invalid")]
+        sums += _parts(name, part, F.lit(True), invalid="by_score")
     sums += [F.count(EMPTY).alias("featured"), *[F.sum(name).alias(name) for name in NOTHING]]
     low = F.when(F.col("score") <= MIDDLE / 100, F.col(EMPTY))
     sums += [F.count(low).alias(f"featured_to_{MIDDLE}"), F.sum(low).alias(f"{EMPTY}_to_{MIDDLE}")]
@@ -102,10 +102,10 @@ def _sums() -> list[Column]:
     return sums
 
 
-def _parts(name: str, condition: Column, known: Column) -> list[Column]:
+def _parts(name: str, condition: Column, known: Column, invalid: str = "invalid") -> list[Column]:
     """Clicks that fulfil a condition, and the invalid ones of them; NULL where it is not known."""
-    invalid = F.when(known, F.count_if(condition & F.col("invalid")))
-    return [F.when(known, F.count_if(condition)).alias(name), invalid.alias(f"{name}_invalid")]
+    both = F.when(known, F.count_if(condition & F.col(invalid)))
+    return [F.when(known, F.count_if(condition)).alias(name), both.alias(f"{name}_invalid")]
 
 
 def update(lake: Lake, days: Sequence[date], bought: DataFrame, *, now: datetime, heavy: LabelsConf) -> None:

@@ -62,10 +62,11 @@ def ivr_given_scores(now: Counts, past: Counts, conf: MonitoringConf) -> pd.Data
     and thresholds that go with it. `roll back` where more are invalid, and more than as many times more as there are clicks: robots
     score high in any part of [0, 1]."""
     weeks = grid.median(windows.weekly(past["scored_invalid"], past["scored"], conf.weeks))[1]
-    usual_BT = np.stack([grid.median(windows.weekly(k, n, conf.weeks))[0] for k, n in zip(*_parts(past), strict=True)])
+    parts = _parts(now), _parts(past)
+    usual_BT = np.stack([grid.median(windows.weekly(k, n, conf.weeks))[0] for k, n in zip(*parts[1], strict=True)])
     tried = []
     for hours in WINDOWS:
-        (n, share, expected), (_, before, before_expected) = (_decided(counts, usual_BT, hours) for counts in (now, past))
+        (n, share, expected), (_, before, before_expected) = (_decided(*one, usual_BT, hours) for one in parts)
         spread = grid.MAD_TO_SIGMA * grid.recent_median(np.abs(before - before_expected), conf.weeks)
         sigmas = (share - expected) / np.fmax(spread, np.sqrt(np.fmax(expected, 1 / n) / n))
         clicks, ivr, usual = windows.share("invalid", "clicks", now, past, hours, conf)
@@ -85,10 +86,10 @@ def _parts(counts: Counts) -> tuple[Array, Array]:
     return np.diff(invalid, axis=0, prepend=0), np.diff(clicks, axis=0, prepend=0)
 
 
-def _decided(counts: Counts, usual_BT: Array, hours: int) -> tuple[Array, Array, Array]:
+def _decided(invalid_BT: Array, clicks_BT: Array, usual_BT: Array, hours: int) -> tuple[Array, Array, Array]:
     """(clicks with a score, share of them that is invalid, share that usually is of clicks with these scores). Scores that no click had
     before say nothing: as many of them as are invalid are expected to be."""
-    k_BT, n_BT = (np.stack([grid.trailing(part, hours) for part in parts]) for parts in _parts(counts))
+    k_BT, n_BT = (np.stack([grid.trailing(part, hours) for part in parts]) for parts in (invalid_BT, clicks_BT))
     n = n_BT.sum(axis=0)
     return n, k_BT.sum(axis=0) / n, np.where(np.isnan(usual_BT), k_BT, usual_BT * n_BT).sum(axis=0) / n
 
@@ -138,8 +139,7 @@ def _sides(counts: Counts, hours: int) -> _Sides:
 def _usual_contrast(past: Counts, conf: MonitoringConf) -> Array:
     """Share of empty features at low scores less that at high ones: the median of whole weeks."""
     week = _sides(past, grid.WEEK)
-    newest = grid.later(week.low - week.high, windows.ALL_DAY)
-    return grid.median(np.stack([newest, *grid.earlier(newest, conf.weeks - 1)]))[0]
+    return grid.median(windows.whole_weeks(week.low - week.high, conf.weeks))[0]
 
 
 def _contrast_moved(places: Places, usual: dict[str, Array], hours: int) -> Array:

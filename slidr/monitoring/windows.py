@@ -1,6 +1,6 @@
 """Windows of hours, and what they say: counts of a place against the same hours of earlier weeks. Pandas and numpy only.
 
-Shape suffixes: S report slices, T hours.
+Shape suffixes: S report slices, T hours, W earlier weeks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -99,5 +99,10 @@ def of_median_slice(value_ST: Array, n_ST: Array) -> Array:
 
 def weekly(part: Array, whole: Array, weeks: int) -> Array:
     """Share of `part` in each of so many whole weeks up to a day before each hour, the newest first (W, T); NaN where it is not known."""
-    newest = grid.later(grid.trailing(part, grid.WEEK) / grid.trailing(whole, grid.WEEK), ALL_DAY)
+    return whole_weeks(grid.trailing(part, grid.WEEK) / grid.trailing(whole, grid.WEEK), weeks)
+
+
+def whole_weeks(of_week: Array, weeks: int) -> Array:
+    """What the week up to each hour says (T), of so many weeks up to a day before each hour, the newest first (W, T)."""
+    newest = grid.later(of_week, ALL_DAY)
     return np.stack([newest, *grid.earlier(newest, weeks - 1)])

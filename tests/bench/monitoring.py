@@ -364,13 +364,10 @@ def main() -> None:
     judged = made.judge(made.usual, t.orders)
     judged = judged[judged["time"] >= pd.Timestamp(START) + pd.Timedelta(weeks=HISTORY)]
     print(judged.groupby(["signal", "verdict"]).size().unstack(fill_value=0).to_string())
-    for verdict in (monitoring.ROLL_BACK, monitoring.WATCH):
-        print(verdict, "in normal traffic with a sale:")
-        print(alarms(judged, verdict).to_string())
-    judged = made.with_newer_version()
-    for verdict in (monitoring.ROLL_BACK, monitoring.WATCH):
-        print(verdict, "where a newer version decides:")
-        print(alarms(judged, verdict).to_string())
+    for where, said in {"in normal traffic with a sale:": judged, "where a newer version decides:": made.with_newer_version()}.items():
+        for verdict in (monitoring.ROLL_BACK, monitoring.WATCH):
+            print(verdict, where)
+            print(alarms(said, verdict).to_string())
     rows = []
     for name in FAULTS:
         for number, hour in enumerate(STARTS):
